@@ -42,8 +42,9 @@ class ReportInputs:
         An ``.h5ad`` with ``obsm["X_umap"]`` and the cell ids as ``obs`` index; only these two are read.
     qc_summaries, intake_reports
         One JSON per sample: ``qc/samples/{sample}.json``, ``intake/{sample}.json``.
-    cnv_statuses, cnv_windows
-        One per patient: ``cnv/patients/{patient}.json`` and ``{patient}.h5ad``.
+    cnv_statuses, cnv_windows, cnv_cells
+        One per patient: ``cnv/patients/{patient}.json``, ``{patient}.h5ad`` and ``{patient}.cells.tsv.gz`` (which cells
+        were the reference, and infercnvpy's score beside ours).
     provenance
         ``provenance.json``.
     """
@@ -67,3 +68,4 @@ class ReportInputs:
     intake_reports: Sequence[Path] = field(default_factory=tuple)
     cnv_statuses: Sequence[Path] = field(default_factory=tuple)
     cnv_windows: Sequence[Path] = field(default_factory=tuple)
+    cnv_cells: Sequence[Path] = field(default_factory=tuple)
