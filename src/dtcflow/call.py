@@ -1,0 +1,271 @@
+"""From evidence to a class: which cells are malignant, which are normal, and which cannot be decided.
+
+Three kinds of evidence stay apart until here: lineage (epithelial markers), copy-number burden (is this genome unlike
+that of held-out normal cells?) and clone likelihood (is it like the profile learned from *other* cells of this
+patient?). No cell is called malignant on markers alone, and none is called normal because nothing could be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dtcflow.cnv.clones import Clones, find_clones, newick
+from dtcflow.cnv.profile import arm_table
+from dtcflow.cnv.run import stratified_q, unpack
+from dtcflow.contracts import EPITHELIAL, TABLES, UNKNOWN, join_reasons
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+MIN_CLONE_FRACTION = 0.5
+"""A cell without epithelial markers is malignant only when it carries at least half of the tumour's profile."""
+DOUBLET_FRACTION = 0.7
+"""A flagged doublet with less of the profile than this may be a tumour cell joined to a marrow cell."""
+SUGGESTIVE_P = 0.05
+"""An epithelial-looking cell of normal lineage stays undecided while its copy-number p-value is below this."""
+SUGGESTIVE_EPITHELIAL_Z = 3.0
+"""From here on the epithelial score of a cell is part of its reasons."""
+
+CLASSES = {
+    "malignant_confirmed": "malignant",
+    "aneuploid_only": "indeterminate",
+    "epithelial_cnv_neutral": "indeterminate",
+    "possible_tumour_doublet": "indeterminate",
+    "unassessable": "indeterminate",
+    "normal": "normal",
+}
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Tables ``calls``, ``arms`` and ``clones`` of the cohort and its clone tree in Newick."""
+
+    cells: pd.DataFrame
+    arms: pd.DataFrame
+    clones: pd.DataFrame
+    tree: str
+
+
+def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.DataFrame:
+    """Classify the cells of one patient.
+
+    Parameters
+    ----------
+    cells
+        ``cnv_cells`` joined with annotation and QC (``cell_type epithelial_z is_doublet compartment`` ...).
+    fdr
+        False-discovery rate per patient, within candidates and within the other cells.
+    tumour_lineage
+        ``epithelial``: markers and copy number together; ``any``: copy number decides alone.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``cell_id cnv_burden_q clone_llr malignancy_q malignant_call malignant_class call_reasons is_dtc``.
+    """
+    assessed = (cells["cnv_status"] == "ok").to_numpy()
+    candidate = cells["is_candidate"].to_numpy(dtype=bool)
+    cell_type = cells["cell_type"].to_numpy(dtype=object)
+    clone_p = cells["clone_llr_p"].to_numpy(dtype=float)
+    burden_p = cells["cnv_burden_p"].to_numpy(dtype=float)
+    # two looks at one genome: Bonferroni over both, so that a cell unlike the learned clone can still be found
+    both = np.minimum(1.0, 2.0 * np.fmin(clone_p, burden_p))
+    p = np.where(np.isfinite(clone_p), both, burden_p)
+    q = stratified_q(p, candidate)
+    significant = np.nan_to_num(q, nan=1.0) <= fdr
+    fraction = cells["clone_fraction"].to_numpy(dtype=float)
+    carries_clone = np.nan_to_num(fraction) >= MIN_CLONE_FRACTION
+    carries_clone &= np.nan_to_num(stratified_q(clone_p, candidate), nan=1.0) <= fdr
+    lineage_normal = ~np.isin(cell_type, [EPITHELIAL, UNKNOWN, ""])
+    doublet = cells["is_doublet"].to_numpy(dtype=bool)
+
+    if tumour_lineage == "any":
+        confirmed = assessed & significant & candidate
+        looks_epithelial = np.zeros(len(cells), dtype=bool)
+    else:
+        looks_epithelial = candidate | (cell_type == EPITHELIAL)
+        confirmed = assessed & significant & (looks_epithelial | ((cell_type == UNKNOWN) & carries_clone))
+        # a marrow cell with a tumour cell's genome at part strength and its own lineage's markers: two cells in one
+        mixed = confirmed & lineage_normal & ~(np.nan_to_num(fraction, nan=1.0) >= DOUBLET_FRACTION)
+        confirmed &= ~mixed
+    klass = np.full(len(cells), "normal", dtype=object)
+    epithelial_neutral = assessed & looks_epithelial & ~significant
+    # ambient-coated cells: resident lineage, epithelial transcripts, and a genome that gives no hint of a tumour
+    coated = epithelial_neutral & lineage_normal & ~(np.fmin(clone_p, burden_p) < SUGGESTIVE_P)
+    klass[epithelial_neutral & ~coated] = "epithelial_cnv_neutral"
+    beyond = assessed & significant & ~confirmed
+    klass[beyond] = "aneuploid_only"
+    klass[beyond & lineage_normal & (doublet | looks_epithelial)] = "possible_tumour_doublet"
+    klass[assessed & ~significant & (cell_type == UNKNOWN) & ~looks_epithelial & carries_clone] = "aneuploid_only"
+    klass[confirmed] = "malignant_confirmed"
+    klass[~assessed & ~lineage_normal] = "unassessable"
+    klass[~assessed & looks_epithelial] = "unassessable"
+    call = np.array([CLASSES[k] for k in klass], dtype=object)
+    reasons = _reasons(cells, klass, q, lineage_normal, coated)
+    return pd.DataFrame(
+        {
+            "cell_id": cells["cell_id"].to_numpy(dtype=object),
+            "cnv_burden_q": cells["cnv_burden_q"].to_numpy(dtype=float),
+            "clone_llr": cells["clone_llr"].to_numpy(dtype=float),
+            "malignancy_q": q,
+            "malignant_call": call,
+            "malignant_class": klass,
+            "call_reasons": reasons,
+            "is_dtc": (call == "malignant") & (cells["compartment"] == "marrow").to_numpy(),
+        }
+    )
+
+
+def _reasons(
+    cells: pd.DataFrame, klass: npt.NDArray[np.object_], q: Floats, lineage_normal: Bools, coated: Bools
+) -> list[str]:
+    """Every number that led to a cell's class, readable by a person."""
+    found = []
+    for i, row in enumerate(cells.itertuples(index=False)):
+        parts = [str(klass[i])]
+        if row.cnv_status != "ok":
+            parts.append(f"cnv_not_assessable:{row.cnv_status}")
+        if row.is_candidate or np.nan_to_num(row.epithelial_z) >= SUGGESTIVE_EPITHELIAL_Z:
+            parts.append(f"epithelial_z={row.epithelial_z:.1f}({row.n_epithelial_markers:.0f}_markers)")
+        if np.isfinite(row.cnv_burden_p) and klass[i] != "normal":
+            parts.append(f"burden_p={row.cnv_burden_p:.2g}")
+        if np.isfinite(row.clone_llr_p) and klass[i] != "normal":
+            parts.append(f"clone_p={row.clone_llr_p:.2g},fraction={row.clone_fraction:.2f}")
+        if np.isfinite(q[i]) and klass[i] != "normal":
+            parts.append(f"q={q[i]:.2g}")
+        if row.is_doublet:
+            parts.append("doublet_flag")
+        if coated[i]:
+            parts.append("epithelial_transcripts_in_normal_lineage")
+        if row.is_reference:
+            parts.append("reference_cell_scored_held_out")
+        if klass[i] == "normal" and lineage_normal[i]:
+            parts.append(f"lineage:{row.cell_type}")
+        found.append(join_reasons(parts))
+    return found
+
+
+def call_patient(
+    cells: pd.DataFrame,
+    packed: ad.AnnData,
+    *,
+    patient_id: str,
+    status: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, frozenset[str]]]:
+    """Calls, arm table, clone table and clone events of one patient.
+
+    ``cells`` is in the row order of ``packed`` (stage ``cnv``); ``settings`` is the ``copy_number`` configuration.
+    """
+    calls = call_cells(cells, fdr=settings["fdr"], tumour_lineage=settings["tumour_lineage"])
+    malignant = (calls["malignant_call"] == "malignant").to_numpy()
+    samples = cells["sample_id"].to_numpy(dtype=object)
+    compartment = cells["compartment"].to_numpy(dtype=object)
+    statistics, inflation, tau = unpack(packed)
+    effect = settings["min_abs_log_ratio"]
+    if malignant.any():
+        clones = find_clones(statistics, malignant, compartment, inflation=inflation, min_abs_log_ratio=effect)
+    else:
+        clones = Clones(np.full(len(cells), -1, dtype=np.int64), 0, "none", ())
+    names = [f"{patient_id}_c{k + 1}" for k in range(clones.n_clones)]
+    calls["clone_id"] = [names[k] if k >= 0 else "" for k in clones.label]
+    n_genes = _genes_per_arm(packed)
+    arm_rows: list[pd.DataFrame] = []
+    for sample in sorted(set(samples.tolist())):
+        present = [k for k in range(clones.n_clones) if ((clones.label == k) & (samples == sample)).any()]
+        for k in present:
+            members = (clones.label == k) & (samples == sample)
+            table = arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=effect)
+            arm_rows.append(_label(table, patient_id, sample, names[k], int(members.sum()), n_genes))
+        if not present:
+            arm_rows.append(_unassessed(patient_id, sample, statistics.full.arms, n_genes))
+    events: dict[str, frozenset[str]] = {}
+    clone_rows = []
+    for k, name in enumerate(names):
+        members = clones.label == k
+        table = arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=effect)
+        gains = [str(a) for a in table.index[table["state"] == "gain"]]
+        losses = [str(a) for a in table.index[table["state"] == "loss"]]
+        events[name] = frozenset([*(f"{a}+" for a in gains), *(f"{a}-" for a in losses)])
+        clone_rows.append(
+            {
+                "patient_id": patient_id,
+                "clone_id": name,
+                "n_cells": int(members.sum()),
+                "n_dtc": int((members & calls["is_dtc"].to_numpy(dtype=bool)).sum()),
+                "status": clones.status,
+                "gains": ",".join(gains),
+                "losses": ",".join(losses),
+                "support": clones.support[k],
+            }
+        )
+    if not clone_rows:
+        state = "no_tumour_cells" if status["status"] == "ok" else f"not_assessable:{status['status']}"
+        clone_rows.append(
+            dict.fromkeys(TABLES["clones"], "")
+            | {"patient_id": patient_id, "n_cells": 0, "n_dtc": 0, "status": state, "support": np.nan}
+        )
+    return calls, pd.concat(arm_rows, ignore_index=True), pd.DataFrame(clone_rows), events
+
+
+def _genes_per_arm(packed: ad.AnnData) -> dict[str, int]:
+    noise = packed.uns["arm_noise"]
+    return dict(zip(noise["arm"].astype(str), noise["n_genes"].astype(int), strict=True))
+
+
+def _label(
+    table: pd.DataFrame, patient: str, sample: str, clone: str, n_cells: int, n_genes: Mapping[str, int]
+) -> pd.DataFrame:
+    labelled = table.reset_index()
+    labelled.insert(0, "patient_id", patient)
+    labelled.insert(1, "sample_id", sample)
+    labelled.insert(2, "clone_id", clone)
+    labelled["n_cells"] = n_cells
+    labelled["n_genes"] = [n_genes[a] for a in labelled["arm"]]
+    return labelled[list(TABLES["arms"])]
+
+
+def _unassessed(patient: str, sample: str, arms: Sequence[str], n_genes: Mapping[str, int]) -> pd.DataFrame:
+    """Rows that say that this sample has no clone whose arms could be assessed."""
+    table = pd.DataFrame({"arm": list(arms)}, dtype=object)
+    for column in ("log_ratio", "ci_low", "ci_high", "q_value", "power", "smallest_detectable"):
+        table[column] = np.nan
+    table["power"] = 0.0
+    table["state"] = "not_assessable"
+    return _label(table.set_index("arm"), patient, sample, "", 0, n_genes)
+
+
+def call_cohort(
+    patients: Mapping[str, tuple[pd.DataFrame, ad.AnnData, Mapping[str, Any]]], *, settings: Mapping[str, Any]
+) -> Calls:
+    """Calls for every patient: ``patient_id -> (cells, stage cnv object, status)``."""
+    calls, arms, clones = [], [], []
+    events: dict[str, dict[str, frozenset[str]]] = {}
+    for patient_id, (cells, packed, status) in patients.items():
+        called, arm_rows, clone_rows, found = call_patient(
+            cells, packed, patient_id=patient_id, status=status, settings=settings
+        )
+        calls.append(called)
+        arms.append(arm_rows)
+        clones.append(clone_rows)
+        events[patient_id] = found
+    return Calls(
+        _stack(calls, "calls"),
+        _stack(arms, "arms"),
+        _stack(clones, "clones"),
+        newick(events),
+    )
+
+
+def _stack(frames: Sequence[pd.DataFrame], table: str) -> pd.DataFrame:
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        return pd.DataFrame({column: pd.Series([], dtype=object) for column in TABLES[table]})
+    return pd.concat(filled, ignore_index=True)

@@ -1,0 +1,218 @@
+r"""Learn a clone's arm profile from candidate cells and score every cell against it.
+
+The profile :math:`m_a` of a group of cells is its pooled log ratio on the arms that pass the clone rule (effect size,
+false-discovery rate, agreement of two halves of the genes) and 0 elsewhere. With :math:`\tilde m_{ia}` the profile
+centred by the cell's own information, a cell is scored by
+
+.. math:: T_i = \frac{\sum_a \tilde m_{ia} U_{ia}}{\sqrt{\sum_a \tilde m_{ia}^2 I_{ia} v_a}}, \qquad
+          \mathrm{LLR}_i = \sum_a \frac{\tilde m_{ia} U_{ia} - \tfrac12 \tilde m_{ia}^2 I_{ia}}{v_a},
+
+where :math:`v_a` is the inflation of the reference null. ``T`` is compared with held-out reference cells scored by the
+same profile; a profile learned *without* a cell scores that cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from dtcflow.cnv.arms import ArmStatistics
+from dtcflow.cnv.null import Floats, benjamini_hochberg
+
+ALPHA = 0.05
+SINGLE_COPY_GAIN = 0.8 * np.log(1.5)
+"""Log ratio of a single-copy gain at a dosage slope of 0.8: the effect that ``power`` refers to."""
+NOT_ASSESSABLE_FROM = 0.55
+"""An arm whose smallest detectable log ratio exceeds a single-copy loss (0.8 ln 2) cannot be assessed."""
+MIN_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Arm statistics of the same cells from all genes and from two disjoint halves of the genes."""
+
+    full: ArmStatistics
+    halves: tuple[ArmStatistics, ArmStatistics]
+
+    def __getitem__(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> SplitStatistics:
+        return SplitStatistics(self.full[rows], (self.halves[0][rows], self.halves[1][rows]))
+
+
+def _pooled(statistics: ArmStatistics, weights: Floats) -> tuple[Floats, Floats]:
+    info = weights @ statistics.info
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_ratio = np.where(info > 0, (weights @ statistics.u) / info, np.nan)
+    centre = np.nanmedian(log_ratio) if np.isfinite(log_ratio).any() else 0.0
+    return log_ratio - centre, info
+
+
+def arm_table(
+    statistics: SplitStatistics,
+    *,
+    inflation: Floats,
+    tau: Floats,
+    min_abs_log_ratio: float,
+    weights: Floats | None = None,
+) -> pd.DataFrame:
+    """Pooled arm calls of a group of cells.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by arm: ``log_ratio se ci_low ci_high q_value state power smallest_detectable``. An arm is a gain or loss
+        when ``q < .05``, ``|log_ratio| >= min_abs_log_ratio`` and both halves of the genes agree in sign and reach half
+        that size; otherwise it is ``neutral``, or ``not_assessable`` when a single-copy loss could not have been seen.
+    """
+    n_cells = len(statistics.full.u)
+    weights = np.ones(n_cells) if weights is None else weights
+    log_ratio, info = _pooled(statistics.full, weights)
+    effective = np.where(info > 0, (np.square(weights) @ statistics.full.info) / np.maximum(info, 1e-12), 1.0)
+    se = np.sqrt(np.where(info > 0, inflation * effective / np.maximum(info, 1e-12), np.inf) + tau**2)
+    z = np.where(np.isfinite(se) & np.isfinite(log_ratio), log_ratio / se, np.nan)
+    q = benjamini_hochberg(2.0 * stats.norm.sf(np.abs(z)))
+    sides = [_pooled(half, weights)[0] for half in statistics.halves]
+    agree = (
+        (np.sign(sides[0]) == np.sign(sides[1]))
+        & (np.sign(sides[0]) == np.sign(log_ratio))
+        & (np.minimum(np.abs(sides[0]), np.abs(sides[1])) >= min_abs_log_ratio / 2)
+    )
+    called = np.nan_to_num(q, nan=1.0) < ALPHA
+    called &= (np.abs(np.nan_to_num(log_ratio)) >= min_abs_log_ratio) & agree
+    critical = stats.norm.isf(ALPHA / 2)
+    smallest = np.maximum((critical + stats.norm.isf(0.2)) * se, min_abs_log_ratio)
+    power = np.where(np.isfinite(se), stats.norm.sf(critical - SINGLE_COPY_GAIN / se), 0.0)
+    state = np.where(
+        called,
+        np.where(log_ratio > 0, "gain", "loss"),
+        np.where(smallest > NOT_ASSESSABLE_FROM, "not_assessable", "neutral"),
+    )
+    return pd.DataFrame(
+        {
+            "log_ratio": log_ratio,
+            "se": se,
+            "ci_low": log_ratio - critical * se,
+            "ci_high": log_ratio + critical * se,
+            "q_value": q,
+            "state": state,
+            "power": power,
+            "smallest_detectable": np.where(np.isfinite(smallest), smallest, np.nan),
+        },
+        index=pd.Index(statistics.full.arms, name="arm"),
+    )
+
+
+def profile_of(table: pd.DataFrame) -> Floats:
+    """The profile of an arm table: log ratios of the called arms, 0 elsewhere."""
+    called = table["state"].isin(["gain", "loss"]).to_numpy()
+    return np.where(called, table["log_ratio"].to_numpy(), 0.0)
+
+
+def score_against(
+    profile: Floats, statistics: ArmStatistics, inflation: Floats, tau: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Score statistic ``T`` and log-likelihood ratio of every cell against a profile; NaN for an empty profile.
+
+    ``tau`` adds the systematic arm error of a cell type that the reference does not hold.
+    """
+    n = len(statistics.u)
+    if not np.any(profile):
+        return np.full(n, np.nan), np.full(n, np.nan)
+    info = statistics.info
+    centred = profile - (info @ profile / np.maximum(info.sum(axis=1), 1e-9))[:, None]
+    variance = np.square(centred) * info * inflation
+    if tau is not None:
+        variance = variance + np.square(centred * info * tau)
+    denominator = np.sqrt(variance.sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.where(denominator > 0, (centred * statistics.u).sum(axis=1) / denominator, np.nan)
+    llr = ((centred * statistics.u - 0.5 * np.square(centred) * info) / inflation).sum(axis=1)
+    return t, llr
+
+
+@dataclass(frozen=True)
+class LearnedProfile:
+    """Outcome of the seed loop: who took part, what was learned, and how each cell scored without itself."""
+
+    table: pd.DataFrame | None
+    membership: Floats
+    """Posterior weight of every cell in the clone; 0 for cells that are not candidates."""
+    t: Floats
+    llr: Floats
+    fold_profiles: Floats
+    """folds x arms: the profile learned without each fold's candidates."""
+    status: str
+
+
+def learn_clone(
+    statistics: SplitStatistics,
+    candidates: npt.NDArray[np.bool_],
+    burden_p: Floats,
+    fold: npt.NDArray[np.int64],
+    *,
+    inflation: Floats,
+    tau: Floats,
+    min_abs_log_ratio: float,
+    rounds: int = 8,
+) -> LearnedProfile:
+    """Seeds -> profile -> likelihood ratio, repeated, with every candidate scored by a profile it had no part in.
+
+    Parameters
+    ----------
+    statistics
+        All cells of a patient.
+    candidates
+        Cells that may belong to the clone (epithelial evidence; or every non-reference cell).
+    burden_p
+        Burden p-value per cell against the unseen-type null: the first seeds are the candidates with small values.
+    fold
+        Fold per cell (from cell ids), for the leave-out profiles.
+
+    Returns
+    -------
+    LearnedProfile
+        ``status`` is ``ok``, ``no_candidates`` or ``no_profile``; ``t``/``llr`` are NaN unless ``ok``.
+    """
+    n = len(candidates)
+    nothing = np.full(n, np.nan)
+    n_folds = int(fold.max()) + 1 if n else 1
+    blank = np.zeros((n_folds, len(inflation)))
+    rows = np.flatnonzero(candidates)
+    if len(rows) < MIN_SEEDS:
+        return LearnedProfile(None, np.zeros(n), nothing, nothing.copy(), blank, "no_candidates")
+    part = statistics[rows]
+    p = np.nan_to_num(burden_p[rows], nan=1.0)
+    weight = np.where(p <= max(0.05, np.sort(p)[min(MIN_SEEDS, len(p)) - 1]), 1.0, 0.05)
+
+    def learn(weights: Floats) -> pd.DataFrame:
+        return arm_table(part, inflation=inflation, tau=tau, min_abs_log_ratio=min_abs_log_ratio, weights=weights)
+
+    for _ in range(rounds):
+        profile = profile_of(learn(weight))
+        if not np.any(profile):
+            break
+        _, llr = score_against(profile, part.full, inflation)
+        prior = np.clip(weight.mean(), 0.02, 0.98)
+        updated = 1.0 / (1.0 + np.exp(-np.clip(llr + np.log(prior / (1 - prior)), -50, 50)))
+        if np.abs(updated - weight).max() < 1e-3:
+            weight = updated
+            break
+        weight = updated
+    table = learn(weight)
+    membership = np.zeros(n)
+    if not np.any(profile_of(table)) or (weight > 0.5).sum() < MIN_SEEDS:
+        return LearnedProfile(table, membership, nothing, nothing.copy(), blank, "no_profile")
+    membership[rows] = weight
+    full_profile = profile_of(table)
+    t, llr = score_against(full_profile, statistics.full, inflation)
+    profiles = np.tile(full_profile, (n_folds, 1))
+    for k in range(n_folds):
+        inside = fold[rows] == k
+        if not inside.any():
+            continue
+        profiles[k] = profile_of(learn(np.where(inside, 0.0, weight)))
+        t[rows[inside]], llr[rows[inside]] = score_against(profiles[k], part.full[inside], inflation)
+    return LearnedProfile(table, membership, t, llr, profiles, "ok")

@@ -1,0 +1,107 @@
+"""Which cells are the diploid reference of a patient, and whether there are enough of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dtcflow.contracts import EPITHELIAL, UNKNOWN
+
+MIN_CELLS_PER_TYPE = 20
+"""A type with fewer reference cells has no usable mean profile (COPY_NUMBER plan: types with >= 20 cells)."""
+
+
+def stable_order(ids: Sequence[str], *, seed: int) -> npt.NDArray[np.uint64]:
+    """Give every id a pseudo-random 64-bit key that depends on the id and the seed only.
+
+    Sub-sampling and folds made from these keys do not change when cells are permuted or other cells are added.
+    """
+    salt = f"{seed}:".encode()
+    return np.array(
+        [int.from_bytes(hashlib.blake2b(salt + i.encode(), digest_size=8).digest(), "little") for i in ids],
+        dtype=np.uint64,
+    )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Diploid reference cells: ``types[i]`` is the cell type of row ``rows[i]`` of the cell table."""
+
+    rows: npt.NDArray[np.int64]
+    types: npt.NDArray[np.object_]
+    counts: dict[str, int]
+    """Cells used per type."""
+    status: str
+    """``ok``, ``no_reference`` or ``small_reference``."""
+    note: str
+
+
+def choose_reference(
+    cells: pd.DataFrame,
+    *,
+    max_per_type: int,
+    min_cells: int,
+    seed: int,
+    epithelial_z: float,
+    key: str | None = None,
+    labels: Sequence[str] = (),
+) -> Reference:
+    """Choose the reference among one patient's cells that passed QC.
+
+    A cell qualifies when its annotation is a resident normal type, it carries no epithelial evidence and is not
+    flagged as a doublet. Types are capped at ``max_per_type`` cells each, so that no type dominates, and types with
+    fewer than 20 cells are left out. With ``key`` the user's own labels decide instead.
+
+    Parameters
+    ----------
+    cells
+        One row per cell: ``cell_id cell_type epithelial_z n_epithelial_markers is_doublet`` (and ``key``).
+    max_per_type, min_cells
+        Cap per type; smallest total that counts as a reference.
+    seed
+        Decides which cells of a large type are kept; independent of row order.
+    epithelial_z
+        From this value on (with two or more markers) a cell is a candidate and never a reference cell.
+    key, labels
+        Column with the user's labels and the labels that are normal.
+
+    Returns
+    -------
+    Reference
+        Never raises for want of cells: ``status`` says ``no_reference`` or ``small_reference``.
+    """
+    if key is not None:
+        labelled = cells[key].astype(str).to_numpy(dtype=object)
+        eligible = np.isin(labelled, list(labels))
+        types = labelled
+    else:
+        types = cells["cell_type"].to_numpy(dtype=object)
+        candidate = (cells["epithelial_z"].to_numpy() >= epithelial_z) & (cells["n_epithelial_markers"].to_numpy() >= 2)
+        eligible = ~np.isin(types, [EPITHELIAL, UNKNOWN, ""]) & ~candidate & ~cells["is_doublet"].to_numpy(dtype=bool)
+    order = stable_order(cells["cell_id"].tolist(), seed=seed)
+    rows: list[npt.NDArray[np.int64]] = []
+    counts: dict[str, int] = {}
+    for cell_type in sorted(set(types[eligible])):
+        members = np.flatnonzero(eligible & (types == cell_type))
+        if len(members) < MIN_CELLS_PER_TYPE:
+            continue
+        kept = np.sort(members[np.argsort(order[members], kind="stable")][:max_per_type])
+        rows.append(kept)
+        counts[str(cell_type)] = len(kept)
+    chosen = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
+    total = len(chosen)
+    if total == 0:
+        status = "no_reference"
+        note = f"no normal type with at least {MIN_CELLS_PER_TYPE} cells; {int(eligible.sum())} normal cells in all"
+    elif total < min_cells:
+        status = "small_reference"
+        note = f"{total} reference cells, {min_cells} are needed"
+    else:
+        status = "ok"
+        note = ", ".join(f"{name} {n}" for name, n in counts.items())
+    return Reference(chosen.astype(np.int64), types[chosen], counts, status, note)

@@ -1,0 +1,401 @@
+"""Copy-number evidence for all cells of one patient."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model, usable_genes
+from dtcflow.cnv.null import (
+    Floats,
+    ReferenceNull,
+    benjamini_hochberg,
+    cross_fit,
+    half_mask,
+    tail_p_values,
+)
+from dtcflow.cnv.profile import LearnedProfile, SplitStatistics, learn_clone, profile_of, score_against
+from dtcflow.cnv.reference import Reference, choose_reference, stable_order
+from dtcflow.cnv.windows import Windows, smooth_windows, window_score
+from dtcflow.contracts import COUNTS, LOGNORM, X_CNV
+
+log = logging.getLogger(__name__)
+
+BURDEN_CLIP = 6.0
+MIN_PROFILE_ARMS = 2
+MIN_PROFILE_STRENGTH = 60.0
+"""Sum of squared z over the called arms below which a learned profile is not believed.
+
+Chosen on left-out normal types of ovarian patients 11 and 13, where expression differences of an unseen type reach 51,
+and reported on the others; real tumours there have 160 and more (docs of the benchmark table)."""
+
+
+@dataclass(frozen=True)
+class CopyNumber:
+    """Everything later steps need of one patient: per-cell evidence, arm statistics, windows and the status."""
+
+    cells: pd.DataFrame
+    """Table ``cnv_cells``; one row per cell that passed QC."""
+    windows: ad.AnnData
+    """Stage ``cnv``: ``obsm["X_cnv"]`` plus the additive arm statistics ``arm_u``, ``arm_info`` and their halves."""
+    status: dict[str, Any]
+
+
+def candidate_cells(cells: pd.DataFrame, *, epithelial_z: float, tumour_lineage: str) -> npt.NDArray[np.bool_]:
+    """Cells that may be tumour: epithelial evidence (z and two markers); with ``any`` every cell is a candidate."""
+    if tumour_lineage == "any":
+        return np.ones(len(cells), dtype=bool)
+    return np.asarray(
+        (cells["epithelial_z"].to_numpy() >= epithelial_z) & (cells["n_epithelial_markers"].to_numpy() >= 2)
+    )
+
+
+def burden(statistics: ArmStatistics, inflation: Floats, tau: Floats) -> Floats:
+    """Copy-number burden of a cell: sum over arms of squared z, with the error of an unmatched cell type included."""
+    log_ratio, _ = statistics.centred()
+    z = log_ratio / np.sqrt(inflation / np.maximum(statistics.info, 1e-9) + tau**2)
+    return np.asarray(np.square(np.clip(z, -BURDEN_CLIP, BURDEN_CLIP)).sum(axis=1))
+
+
+def infer_copy_number(
+    adata: ad.AnnData,
+    cells: pd.DataFrame,
+    *,
+    patient_id: str,
+    settings: Mapping[str, Any],
+    epithelial_z: float,
+    seed: int,
+) -> CopyNumber:
+    """Copy-number evidence for one patient.
+
+    Parameters
+    ----------
+    adata
+        The patient's cells of stage ``embedding`` (all samples): ``layers["counts"]``, ``layers["lognorm"]``, gene
+        positions in ``var``.
+    cells
+        One row per cell in the order of ``adata``: annotation and QC columns (``cell_type epithelial_z
+        n_epithelial_markers is_doublet compartment sample_id``).
+    settings
+        ``copy_number`` section of the configuration.
+    epithelial_z
+        From this calibrated z on (and with two markers) a cell is a tumour candidate.
+
+    Returns
+    -------
+    CopyNumber
+        Always complete: without a usable reference, or with too few genes, every cell is ``not_assessable`` with the
+        reason in ``status`` and no number is made up.
+    """
+    cell_ids = cells["cell_id"].tolist()
+    in_all = (
+        adata.var["in_all_samples"].to_numpy(dtype=bool)
+        if "in_all_samples" in adata.var
+        else np.ones(adata.n_vars, bool)
+    )
+    order = genome_order(adata.var)
+    order = order[in_all[order]]
+    var = adata.var.iloc[order]
+    counts = sp.csr_matrix(adata.layers[COUNTS][:, order]).astype(np.float64)
+    usable = usable_genes(var)
+    expressed = usable & (np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, 0.01 * counts.shape[0]))
+    reference = choose_reference(
+        cells,
+        max_per_type=settings["max_reference_per_type"],
+        min_cells=settings["min_reference_cells"],
+        seed=seed,
+        epithelial_z=epithelial_z,
+        key=settings["reference_key"],
+        labels=settings["reference_labels"],
+    )
+    status: dict[str, Any] = {
+        "patient_id": patient_id,
+        "n_cells": len(cells),
+        "reference": reference.counts,
+        "reference_note": reference.note,
+        "n_genes": int(expressed.sum()),
+        "status": reference.status,
+        "reason": "" if reference.status == "ok" else reference.note,
+    }
+    if reference.status == "ok" and expressed.sum() < settings["min_genes"]:
+        status["status"] = "too_few_genes"
+        status["reason"] = f"{int(expressed.sum())} expressed genes with a position, {settings['min_genes']} are needed"
+    arms = var["arm"].astype(str).to_numpy(dtype=object)
+    model: ArmModel | None = None
+    if status["status"] == "ok":
+        rows = reference.rows
+        model = fit_arm_model(sp.csr_matrix(counts[rows]), reference.types, arms, usable)
+        if len(model.arms) < MIN_PROFILE_ARMS + 1:
+            status.update(status="too_few_genes", reason=f"{len(model.arms)} arms have enough informative genes")
+    if status["status"] != "ok" or model is None:
+        log.warning("%s: copy number not assessable: %s", patient_id, status["reason"])
+        return _not_assessable(cells, status)
+    return _assess(
+        adata, counts, order, cells, cell_ids, model, reference, usable, arms, settings, epithelial_z, seed, status
+    )
+
+
+def _assess(
+    adata: ad.AnnData,
+    counts: sp.csr_matrix,
+    order: npt.NDArray[np.int64],
+    cells: pd.DataFrame,
+    cell_ids: list[str],
+    model: ArmModel,
+    reference: Reference,
+    usable: npt.NDArray[np.bool_],
+    arms: npt.NDArray[np.object_],
+    settings: Mapping[str, Any],
+    epithelial_z: float,
+    seed: int,
+    status: dict[str, Any],
+) -> CopyNumber:
+    rows = reference.rows
+    reference_counts = sp.csr_matrix(counts[rows])
+    reference_ids = [cell_ids[i] for i in rows]
+
+    def held_out(half: int | None) -> ReferenceNull:
+        return cross_fit(
+            reference_counts,
+            reference.types,
+            reference_ids,
+            arms,
+            usable,
+            model,
+            folds=settings["folds"],
+            seed=seed,
+            half=half,
+        )
+
+    null = held_out(None)
+    split_null = (held_out(0), held_out(1))
+    statistics = SplitStatistics(
+        _with_held_out(arm_statistics(model, counts), null, rows),
+        (
+            _with_held_out(arm_statistics(model, counts, gene_mask_in_use=half_mask(model, 0)), split_null[0], rows),
+            _with_held_out(arm_statistics(model, counts, gene_mask_in_use=half_mask(model, 1)), split_null[1], rows),
+        ),
+    )
+    unmatched = ~np.isin(cells["cell_type"].to_numpy(dtype=object), list(reference.counts))
+    candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"])
+    is_reference = np.zeros(len(cells), dtype=bool)
+    is_reference[rows] = True
+    candidate &= ~is_reference
+    unmatched |= candidate
+    unseen = null.unseen if len(null.unseen.u) else null.matched
+
+    def p_values(observed: Floats, matched_null: Floats, unseen_null: Floats) -> Floats:
+        return np.where(unmatched, tail_p_values(observed, unseen_null), tail_p_values(observed, matched_null))
+
+    value = burden(statistics.full, null.inflation, null.tau)
+    burden_p = p_values(value, burden(null.matched, null.inflation, null.tau), burden(unseen, null.inflation, null.tau))
+    fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
+    learned = learn_clone(
+        statistics,
+        candidate,
+        burden_p,
+        fold,
+        inflation=null.inflation,
+        tau=null.tau,
+        min_abs_log_ratio=settings["min_abs_log_ratio"],
+    )
+    profile, strength = _believable(learned)
+    llr = np.full(len(cells), np.nan)
+    llr_p = np.full(len(cells), np.nan)
+    if profile is not None:
+        matched_t, _ = score_against(profile, null.matched, null.inflation)
+        unseen_t, _ = score_against(profile, unseen, null.inflation)
+        llr = learned.llr
+        llr_p = p_values(learned.t, matched_t, unseen_t)
+    status.update(
+        clone_status=learned.status if profile is not None or learned.status != "ok" else "weak_profile",
+        n_candidates=int(candidate.sum()),
+        profile_strength=strength,
+        n_profile_arms=0 if profile is None else int(np.count_nonzero(profile)),
+        inflation=float(np.median(null.inflation)),
+        tau=float(np.median(null.tau)),
+        smallest_detectable=_smallest_detectable(statistics.full, candidate, null),
+        n_arms=len(model.arms),
+    )
+    smoothed = smooth_windows(
+        sp.csr_matrix(adata.layers[LOGNORM][:, order]),
+        adata.var.iloc[order],
+        rows,
+        reference.types,
+        window_size=settings["window_size"],
+        step=settings["step"],
+    )
+    table = pd.DataFrame(
+        {
+            "cell_id": cell_ids,
+            "cnv_status": "ok",
+            "is_reference": is_reference,
+            "cnv_burden": value,
+            "cnv_burden_p": burden_p,
+            "cnv_burden_q": stratified_q(burden_p, candidate),
+            "clone_llr": llr,
+            "clone_llr_p": llr_p,
+            "n_arms_altered": _arms_altered(statistics, null),
+            "cnv_score_infercnvpy": window_score(smoothed),
+            "is_candidate": candidate,
+            "clone_membership": learned.membership,
+            "clone_fraction": _clone_fraction(profile, statistics.full),
+        }
+    )
+    return CopyNumber(table, _pack(cells, smoothed, statistics, null, model), status)
+
+
+def stratified_q(p: Floats, stratum: npt.NDArray[np.bool_]) -> Floats:
+    """Benjamini-Hochberg within candidates and within the rest.
+
+    Whether a cell looks epithelial is decided without its copy number, so under the null the strata are exchangeable
+    and a few candidates need not pay for thousands of marrow cells.
+    """
+    q = np.full(p.shape, np.nan)
+    for member in (stratum, ~stratum):
+        q[member] = benjamini_hochberg(p[member])
+    return q
+
+
+def _with_held_out(statistics: ArmStatistics, null: ReferenceNull, rows: npt.NDArray[np.int64]) -> ArmStatistics:
+    """Replace the reference cells' own scores by their held-out scores: no cell is judged by a model it shaped."""
+    u, info = statistics.u.copy(), statistics.info.copy()
+    u[rows], info[rows] = null.matched.u, null.matched.info
+    return ArmStatistics(u, info, statistics.arms)
+
+
+def _believable(learned: LearnedProfile) -> tuple[Floats | None, float]:
+    """The learned profile when it is strong enough to be a genome and not a cell type, and its strength."""
+    if learned.table is None:
+        return None, 0.0
+    called = learned.table["state"].isin(["gain", "loss"])
+    strength = float(np.square(learned.table["log_ratio"] / learned.table["se"])[called].sum())
+    if learned.status != "ok" or called.sum() < MIN_PROFILE_ARMS or strength < MIN_PROFILE_STRENGTH:
+        return None, strength
+    return profile_of(learned.table), strength
+
+
+def _arms_altered(statistics: SplitStatistics, null: ReferenceNull) -> npt.NDArray[np.int64]:
+    """Arms per cell with |z| >= 3 and the same sign in both halves of the genes (a description, not a test)."""
+    log_ratio, _ = statistics.full.centred()
+    z = log_ratio / np.sqrt(null.inflation / np.maximum(statistics.full.info, 1e-9) + null.tau**2)
+    first, second = (half.centred()[0] for half in statistics.halves)
+    agree = (np.sign(first) == np.sign(log_ratio)) & (np.sign(second) == np.sign(log_ratio))
+    return np.asarray(((np.abs(z) >= 3.0) & agree).sum(axis=1), dtype=np.int64)
+
+
+def _clone_fraction(profile: Floats | None, statistics: ArmStatistics) -> Floats:
+    """Least-squares share of the clone's profile in a cell: about 1 in a tumour cell, 0.5 in a doublet, 0 in marrow."""
+    if profile is None:
+        return np.full(len(statistics.u), np.nan)
+    info = statistics.info
+    centred = profile - (info @ profile / np.maximum(info.sum(axis=1), 1e-9))[:, None]
+    return np.asarray((centred * statistics.u).sum(axis=1) / np.maximum((np.square(centred) * info).sum(axis=1), 1e-9))
+
+
+def _smallest_detectable(
+    statistics: ArmStatistics, candidate: npt.NDArray[np.bool_], null: ReferenceNull
+) -> dict[str, float]:
+    """What a clone would have needed to be seen: arms altered by a single copy, for 5, 10, 20 and 50 cells.
+
+    Uses the median information of the candidates (of all cells when there are none): the smallest number of arms with a
+    log ratio of 0.32 whose pooled z squared reaches the required profile strength.
+    """
+    group = candidate if candidate.sum() >= 3 else np.ones(len(statistics.u), dtype=bool)
+    info = np.median(statistics.info[group], axis=0)
+    result = {}
+    for n in (5, 10, 20, 50):
+        z2 = np.sort(0.32**2 / (null.inflation / np.maximum(n * info, 1e-9) + null.tau**2))[::-1]
+        typical = float(np.median(z2))
+        result[f"arms_at_{n}_cells"] = float(max(MIN_PROFILE_ARMS, np.ceil(MIN_PROFILE_STRENGTH / typical)))
+    return result
+
+
+def genome_order(var: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Column order by chromosome, start and symbol, so that results do not depend on the order of the genes."""
+    rank = {f"chr{i}": i for i in range(1, 23)} | {"chrX": 23, "chrY": 24, "chrM": 25}
+    chromosome = var["chromosome"].map(rank).fillna(99).to_numpy(dtype=float)
+    return np.lexsort((var.index.astype(str).to_numpy(dtype=str), var["start"].to_numpy(dtype=float), chromosome))
+
+
+def _identity(cells: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(index=pd.Index(cells["cell_id"].astype(str), name=None, dtype=object))
+
+
+def _pack(
+    cells: pd.DataFrame, windows: Windows, statistics: SplitStatistics, null: ReferenceNull, model: ArmModel
+) -> ad.AnnData:
+    packed = ad.AnnData(obs=_identity(cells))
+    packed.obsm[X_CNV] = windows.values
+    for suffix, part in (("", statistics.full), ("_half0", statistics.halves[0]), ("_half1", statistics.halves[1])):
+        packed.obsm[f"arm_u{suffix}"] = part.u
+        packed.obsm[f"arm_info{suffix}"] = part.info
+    packed.uns["cnv_windows"] = windows.layout
+    packed.uns["arm_noise"] = pd.DataFrame(
+        {
+            "arm": list(statistics.full.arms),
+            "inflation": null.inflation,
+            "tau": null.tau,
+            "n_genes": np.bincount(model.gene_arm, minlength=len(model.arms)),
+        }
+    )
+    return packed
+
+
+def unpack(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats]:
+    """Arm statistics, inflation and tau from an object of stage ``cnv``."""
+    noise = packed.uns["arm_noise"]
+    arms = tuple(noise["arm"].astype(str))
+    parts = [
+        ArmStatistics(np.asarray(packed.obsm[f"arm_u{s}"]), np.asarray(packed.obsm[f"arm_info{s}"]), arms)
+        for s in ("", "_half0", "_half1")
+    ]
+    return (
+        SplitStatistics(parts[0], (parts[1], parts[2])),
+        noise["inflation"].to_numpy(dtype=float),
+        noise["tau"].to_numpy(dtype=float),
+    )
+
+
+def _not_assessable(cells: pd.DataFrame, status: dict[str, Any]) -> CopyNumber:
+    empty = np.full(len(cells), np.nan)
+    table = pd.DataFrame({"cell_id": cells["cell_id"], "cnv_status": status["status"], "is_reference": False})
+    for column in ("cnv_burden", "cnv_burden_p", "cnv_burden_q", "clone_llr", "clone_llr_p"):
+        table[column] = empty
+    table["n_arms_altered"] = 0
+    table["cnv_score_infercnvpy"] = empty
+    table["is_candidate"] = False
+    table["clone_membership"] = 0.0
+    table["clone_fraction"] = empty
+    packed = ad.AnnData(obs=_identity(cells))
+    packed.obsm[X_CNV] = np.zeros((len(cells), 0), dtype=np.float32)
+    for suffix in ("", "_half0", "_half1"):
+        packed.obsm[f"arm_u{suffix}"] = np.zeros((len(cells), 0))
+        packed.obsm[f"arm_info{suffix}"] = np.zeros((len(cells), 0))
+    packed.uns["cnv_windows"] = pd.DataFrame(
+        {
+            "chromosome": pd.Series([], dtype=object),
+            "start": pd.Series([], dtype=np.int64),
+            "end": pd.Series([], dtype=np.int64),
+            "arm": pd.Series([], dtype=object),
+            "n_genes": pd.Series([], dtype=np.int64),
+        }
+    )
+    packed.uns["arm_noise"] = pd.DataFrame(
+        {
+            "arm": pd.Series([], dtype=object),
+            "inflation": pd.Series([], dtype=float),
+            "tau": pd.Series([], dtype=float),
+            "n_genes": pd.Series([], dtype=np.int64),
+        }
+    )
+    status.update(clone_status="not_assessed", n_candidates=0, n_profile_arms=0)
+    return CopyNumber(table, packed, status)

@@ -1,0 +1,161 @@
+"""What produced a result: code fingerprints for the workflow, and the record of parameters, inputs and versions."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import dtcflow
+
+PACKAGE_ROOT = Path(__file__).parent
+RECORDED_PACKAGES = (
+    "dtcflow",
+    "anndata",
+    "gseapy",
+    "h5py",
+    "harmonypy",
+    "igraph",
+    "infercnvpy",
+    "leidenalg",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pydeseq2",
+    "scanpy",
+    "scikit-image",
+    "scikit-learn",
+    "scipy",
+    "snakemake",
+    "statsmodels",
+    "umap-learn",
+)
+
+
+def _module_file(module: str) -> Path | None:
+    parts = module.split(".")
+    if parts[0] != "dtcflow":
+        return None
+    base = PACKAGE_ROOT.joinpath(*parts[1:])
+    for candidate in (base / "__init__.py", base.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@lru_cache(maxsize=None)
+def _imports_of(module: str) -> frozenset[str]:
+    """Modules of this package that ``module`` imports anywhere in its source, its own packages included."""
+    path = _module_file(module)
+    if path is None:
+        return frozenset()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    parts = module.split(".")
+    found.update(".".join(parts[:n]) for n in range(1, len(parts)))
+    return frozenset(name for name in found if _module_file(name) is not None) - {module}
+
+
+def import_closure(modules: Iterable[str]) -> tuple[str, ...]:
+    """All modules of this package that ``modules`` reach by imports, sorted."""
+    todo, seen = list(modules), set()
+    while todo:
+        module = todo.pop()
+        if _module_file(module) is None:
+            raise ValueError(f"{module} is not a module of dtcflow")
+        if module not in seen:
+            seen.add(module)
+            todo.extend(_imports_of(module) - seen)
+    return tuple(sorted(seen))
+
+
+def code_fingerprint(*modules: str) -> str:
+    """Hash of the source of ``modules`` and of everything of this package that they import.
+
+    Snakemake does not see edits inside an installed package; a rule that carries this among its parameters is rerun
+    exactly when the code of its step has changed. Data files beside a module (templates) count as its code.
+    """
+    digest = hashlib.sha256()
+    for module in import_closure(modules):
+        path = _module_file(module)
+        assert path is not None
+        digest.update(module.encode() + b"\0" + path.read_bytes() + b"\0")
+        if path.name == "__init__.py":
+            for extra in sorted(p for p in path.parent.iterdir() if p.suffix in {".j2", ".css", ".html"}):
+                digest.update(extra.name.encode() + b"\0" + extra.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, or of all files of a folder (names and contents, sorted)."""
+    path = Path(path)
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for part in sorted(p for p in path.iterdir() if p.is_file()):
+            digest.update(part.name.encode() + b"\0" + bytes.fromhex(sha256(part)))
+        return digest.hexdigest()
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def package_versions(packages: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str]:
+    """Installed versions; a package that is not installed is named as such."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def record(
+    *,
+    config: Mapping[str, Any],
+    samples: list[dict[str, Any]],
+    inputs: Mapping[str, Mapping[str, Any]],
+    resources: Iterable[Path],
+    plan_hash: str,
+    methods: str,
+) -> dict[str, Any]:
+    """The content of ``provenance.json``: nothing in it depends on when or where the run took place.
+
+    Parameters
+    ----------
+    config, samples
+        The complete configuration with defaults, and the rows of the sample sheet.
+    inputs
+        Per sample: what intake reported (path as given, format, sha256).
+    resources
+        Shipped or user-given resource files, recorded by name and hash.
+    plan_hash
+        Hash of the analysis plan.
+    methods
+        Methods text in plain words.
+    """
+    return {
+        "dtcflow": dtcflow.__version__,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": package_versions(),
+        "parameters": dict(config),
+        "seeds": {"seed": config["seed"]},
+        "samples": samples,
+        "inputs": {
+            name: {key: report.get(key) for key in ("path", "format", "sha256")} for name, report in inputs.items()
+        },
+        "resources": {path.name: sha256(path) for path in sorted(resources)},
+        "analysis_plan_sha256": plan_hash,
+        "methods": methods,
+    }
