@@ -7,8 +7,9 @@ patient?). No cell is called malignant on markers alone, and none is called norm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -16,10 +17,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dtcflow.cells import passed_cells
 from dtcflow.cnv.clones import Clones, find_clones, newick
 from dtcflow.cnv.profile import arm_table
 from dtcflow.cnv.run import stratified_q, unpack
-from dtcflow.contracts import EPITHELIAL, TABLES, UNKNOWN, join_reasons
+from dtcflow.contracts import (
+    EPITHELIAL,
+    TABLES,
+    UNKNOWN,
+    join_reasons,
+    join_side_car,
+    read_json,
+    read_stage,
+    read_table,
+)
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -128,7 +139,8 @@ def _reasons(
 ) -> list[str]:
     """Every number that led to a cell's class, readable by a person."""
     found = []
-    for i, row in enumerate(cells.itertuples(index=False)):
+    rows: Iterable[Any] = cells.itertuples(index=False)
+    for i, row in enumerate(rows):
         parts = [str(klass[i])]
         if row.cnv_status != "ok":
             parts.append(f"cnv_not_assessable:{row.cnv_status}")
@@ -269,3 +281,24 @@ def _stack(frames: Sequence[pd.DataFrame], table: str) -> pd.DataFrame:
     if not filled:
         return pd.DataFrame({column: pd.Series([], dtype=object) for column in TABLES[table]})
     return pd.concat(filled, ignore_index=True)
+
+
+def read_patients(
+    qc_cells: Sequence[str | Path],
+    annotation: str | Path,
+    cnv_cells: Sequence[str | Path],
+    windows: Sequence[str | Path],
+    statuses: Sequence[str | Path],
+) -> dict[str, tuple[pd.DataFrame, ad.AnnData, Mapping[str, Any]]]:
+    """Read what :func:`call_cohort` needs; the three per-patient lists are in the same order."""
+    everything = passed_cells(qc_cells, {"annotation": annotation})
+    patients = {}
+    for table, packed_path, status_path in zip(cnv_cells, windows, statuses, strict=True):
+        status = read_json(status_path)
+        of_patient = everything[(everything["patient_id"] == status["patient_id"]).to_numpy(dtype=bool)]
+        cells = join_side_car(of_patient, read_table(table, "cnv_cells"), name=str(table))
+        packed = read_stage(packed_path, "cnv")
+        if list(packed.obs_names) != cells["cell_id"].tolist():
+            cells = cells.set_index("cell_id", drop=False).loc[list(packed.obs_names)].reset_index(drop=True)
+        patients[str(status["patient_id"])] = (cells.reset_index(drop=True), packed, status)
+    return patients

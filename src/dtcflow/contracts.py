@@ -467,15 +467,21 @@ def read_table(path: str | Path, table: str | None = None) -> pd.DataFrame:
     path = Path(path)
     header = list(pd.read_csv(path, sep="\t", nrows=0).columns)
     text = {column: str for column in header if column in TEXT_COLUMNS}
-    frame = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values={  # type: ignore[arg-type]
-        column: [""] for column in header if column not in TEXT_COLUMNS
-    })
+    frame = pd.read_csv(
+        path,
+        sep="\t",
+        dtype=text,
+        keep_default_na=False,
+        na_values={column: [""] for column in header if column not in TEXT_COLUMNS},
+    )
     for column in text:
         frame[column] = frame[column].astype(object)
     for column in BOOLEAN_COLUMNS & set(header):
         values = frame[column]
         if values.dtype != bool:
-            frame[column] = values.map({"true": True, "false": False, True: True, False: False}).fillna(False).astype(bool)
+            frame[column] = (
+                values.map({"true": True, "false": False, True: True, False: False}).fillna(False).astype(bool)
+            )
     if table is not None:
         _check_columns(frame, table, path)
     return frame
@@ -504,7 +510,7 @@ def join_side_car(
 
 def check_counts(matrix: Any, where: str) -> None:
     """Refuse a matrix that is not CSR with finite, non-negative, integer-valued entries."""
-    if not sp.issparse(matrix) or matrix.format != "csr":
+    if not isinstance(matrix, sp.csr_matrix | sp.csr_array):
         raise ContractError(f"{where}: layers['{COUNTS}'] must be a CSR matrix, found {type(matrix).__name__}")
     data = matrix.data
     if data.size and (not np.isfinite(data).all() or data.min() < 0 or not np.array_equal(data, np.rint(data))):

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import sys
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def _module_file(module: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports_of(module: str) -> frozenset[str]:
     """Modules of this package that ``module`` imports anywhere in its source, its own packages included."""
     path = _module_file(module)

@@ -1,0 +1,1 @@
+"""Copy number: reference, arm statistics, nulls, clone profiles, windows, clones."""

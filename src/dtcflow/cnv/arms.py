@@ -37,12 +37,12 @@ AUTOSOMES = tuple(f"chr{i}" for i in range(1, 23))
 
 
 def usable_genes(var: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Mask of the genes that may carry copy-number evidence: autosomal, on an arm, of no cell-type-restricted family."""
+    """Mask of genes that may carry copy-number evidence: autosomal, on an arm, of no family that marks a cell type."""
     usable = var["chromosome"].isin(AUTOSOMES).to_numpy() & (var["arm"].astype(str).to_numpy() != "")
     symbols = var["symbol"].astype(str).tolist()
     for kind in EXCLUDED_KINDS:
         usable &= ~np.asarray(gene_mask(symbols, kind), dtype=bool)
-    return usable
+    return np.asarray(usable, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,6 @@ def arm_statistics(
         spread = np.sqrt(mu * damping)
         residual = (block.toarray() - mu) / np.maximum(spread, 1e-9)
         np.clip(residual, -RESIDUAL_CLIP, RESIDUAL_CLIP, out=residual)
-        u[first : first + chunk] = (residual * spread / damping) @ member
-        info[first : first + chunk] = (mu / damping) @ member
+        u[first : first + chunk] = np.asarray((residual * spread / damping) @ member)
+        info[first : first + chunk] = np.asarray((mu / damping) @ member)
     return ArmStatistics(u, info, model.arms)

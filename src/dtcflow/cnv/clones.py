@@ -50,7 +50,7 @@ def _split(
     """Split a group in two on one half of the genes; keep the split only if the other half shows it too."""
     rows = np.flatnonzero(members)
     train, test = statistics.halves[0][rows], statistics.halves[1][rows]
-    log_ratio, z = train.centred()
+    _, z = train.centred()
     scaled = (z - z.mean(axis=0)) / np.sqrt(inflation)
     _, _, components = np.linalg.svd(scaled, full_matrices=False)
     side = scaled @ components[0] > 0

@@ -1,8 +1,9 @@
 """Null distributions: reference cells that took no part in the model that scores them.
 
-Two nulls are kept apart because they answer different questions. The *matched* null scores every reference cell with a
-model fitted on the other folds: it holds for a cell whose type is in the reference. The *unseen* null scores the cells of
-a type with a model fitted without that type: it holds for a cell, such as a tumour cell, that no reference type matches.
+Two nulls are kept apart because they answer different questions. The *matched* null scores every reference cell with
+a model fitted on the other folds: it holds for a cell whose type is in the reference. The *unseen* null scores the
+cells of a type with a model fitted without that type: it holds for a cell, such as a tumour cell, that no reference
+type matches.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MIN_TAIL = 20
 
 
 def align_arms(statistics: ArmStatistics, arms: tuple[str, ...]) -> ArmStatistics:
-    """Arrange the columns by ``arms``; an arm that a model without some type could not assess carries no information."""
+    """Arrange the columns by ``arms``; an arm that this model could not assess carries no information."""
     where = {arm: i for i, arm in enumerate(statistics.arms)}
     u = np.zeros((len(statistics.u), len(arms)))
     info = np.zeros_like(u)
@@ -118,7 +119,7 @@ def cross_fit(
 
 def half_mask(model: ArmModel, half: int) -> npt.NDArray[np.bool_]:
     """Mask of every second *column of the count matrix*, so that halves agree between models of different genes."""
-    return model.genes % 2 == half
+    return np.asarray(model.genes % 2 == half)
 
 
 def tail_p_values(observed: Floats, null: Floats) -> Floats:

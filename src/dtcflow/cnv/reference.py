@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dtcflow.contracts import EPITHELIAL, UNKNOWN
+from dtcflow.qc.loss_audit import epithelial_evidence
 
 MIN_CELLS_PER_TYPE = 20
 """A type with fewer reference cells has no usable mean profile (COPY_NUMBER plan: types with >= 20 cells)."""
@@ -81,7 +82,7 @@ def choose_reference(
         types = labelled
     else:
         types = cells["cell_type"].to_numpy(dtype=object)
-        candidate = (cells["epithelial_z"].to_numpy() >= epithelial_z) & (cells["n_epithelial_markers"].to_numpy() >= 2)
+        candidate = epithelial_evidence(cells, epithelial_z=epithelial_z).to_numpy(dtype=bool)
         eligible = ~np.isin(types, [EPITHELIAL, UNKNOWN, ""]) & ~candidate & ~cells["is_doublet"].to_numpy(dtype=bool)
     order = stable_order(cells["cell_id"].tolist(), seed=seed)
     rows: list[npt.NDArray[np.int64]] = []

@@ -25,7 +25,9 @@ from dtcflow.cnv.null import (
 from dtcflow.cnv.profile import LearnedProfile, SplitStatistics, learn_clone, profile_of, score_against
 from dtcflow.cnv.reference import Reference, choose_reference, stable_order
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
-from dtcflow.contracts import COUNTS, LOGNORM, X_CNV
+from dtcflow.contracts import COUNTS, X_CNV
+from dtcflow.qc.loss_audit import epithelial_evidence
+from dtcflow.scores.calibrated import log_normalise
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +52,10 @@ class CopyNumber:
 
 
 def candidate_cells(cells: pd.DataFrame, *, epithelial_z: float, tumour_lineage: str) -> npt.NDArray[np.bool_]:
-    """Cells that may be tumour: epithelial evidence (z and two markers); with ``any`` every cell is a candidate."""
+    """Cells that may be tumour: those with epithelial evidence; with ``any`` every cell is a candidate."""
     if tumour_lineage == "any":
         return np.ones(len(cells), dtype=bool)
-    return np.asarray(
-        (cells["epithelial_z"].to_numpy() >= epithelial_z) & (cells["n_epithelial_markers"].to_numpy() >= 2)
-    )
+    return epithelial_evidence(cells, epithelial_z=epithelial_z).to_numpy(dtype=bool)
 
 
 def burden(statistics: ArmStatistics, inflation: Floats, tau: Floats) -> Floats:
@@ -79,8 +79,9 @@ def infer_copy_number(
     Parameters
     ----------
     adata
-        The patient's cells of stage ``embedding`` (all samples): ``layers["counts"]``, ``layers["lognorm"]``, gene
-        positions in ``var``.
+        The patient's cells that passed QC (all samples, from :func:`dtcflow.merge.merge_samples`):
+        ``layers["counts"]`` and gene positions in ``var``; genes with ``var["in_all_samples"]`` false are not used, so
+        that the windows of all patients are the same.
     cells
         One row per cell in the order of ``adata``: annotation and QC columns (``cell_type epithelial_z
         n_epithelial_markers is_doublet compartment sample_id``).
@@ -226,7 +227,7 @@ def _assess(
         n_arms=len(model.arms),
     )
     smoothed = smooth_windows(
-        sp.csr_matrix(adata.layers[LOGNORM][:, order]),
+        log_normalise(sp.csr_matrix(adata.layers[COUNTS]))[:, order],
         adata.var.iloc[order],
         rows,
         reference.types,

@@ -121,7 +121,7 @@ def smooth_windows(
             exclude_chromosomes=None,
             inplace=False,
         )
-    values = np.asarray(smoothed.todense() if sp.issparse(smoothed) else smoothed, dtype=np.float32)
+    values = np.asarray(sp.csr_matrix(smoothed).toarray(), dtype=np.float32)
     layout = window_layout(sorted_var, window_size=window_size, step=step)
     if len(layout) != values.shape[1]:
         raise DtcflowError(f"infercnvpy returned {values.shape[1]} windows, {len(layout)} were expected")
@@ -132,7 +132,7 @@ def smooth_windows(
 
 @contextlib.contextmanager
 def _quiet_progress() -> Iterator[None]:
-    """infercnvpy draws a progress bar in a worker process; this environment variable is the only way to stop it."""
+    """Infercnvpy draws a progress bar in a worker process; this environment variable is the only way to stop it."""
     before = os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"
     try:

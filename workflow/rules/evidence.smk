@@ -1,0 +1,66 @@
+# Does it hold across patients? The pre-specified claims of config/claims.yaml, one value per patient and compartment.
+
+
+rule test_claims:
+    input:
+        cohort="<results>/embedding/cohort.h5ad",
+        qc=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),
+        annotation="<results>/annotation/cells.tsv.gz",
+        calls="<results>/calls/cells.tsv.gz",
+        claims=config["claims"],
+        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+    output:
+        claims=report(
+            "<results>/evidence/claims.tsv",
+            caption="../report/claims.rst",
+            category="Verdict",
+            labels={"table": "claims"},
+        ),
+        patients="<results>/evidence/patients.tsv",
+        verdict="<results>/evidence/verdict.json",
+        sensitivity="<results>/evidence/sensitivity.tsv",
+        controls="<results>/evidence/controls.tsv",
+    log:
+        "<logs>/test_claims.log",
+    benchmark:
+        "<benchmarks>/test_claims.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(3000, factor=20),
+        runtime=minutes(30, per_100mb=20),
+    params:
+        settings=lookup("evidence", within=config),
+        seed=lookup("seed", within=config),
+        code=code_fingerprint("dtcflow.evidence.run"),
+    script:
+        "../scripts/test_claims.py"
+
+
+rule compare_pseudobulk:
+    input:
+        cohort="<results>/embedding/cohort.h5ad",
+        qc=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),
+        calls="<results>/calls/cells.tsv.gz",
+        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        gmt=config["scores"]["gmt"],
+    output:
+        genes="<results>/evidence/pseudobulk.tsv",
+        pathways="<results>/evidence/pathways.tsv",
+    log:
+        "<logs>/compare_pseudobulk.log",
+    benchmark:
+        "<benchmarks>/compare_pseudobulk.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(3000, factor=20),
+        runtime=minutes(30, per_100mb=20),
+    params:
+        settings=lookup("scores", within=config),
+        seed=lookup("seed", within=config),
+        code=code_fingerprint("dtcflow.evidence.pseudobulk"),
+    script:
+        "../scripts/compare_pseudobulk.py"

@@ -1,0 +1,17 @@
+"""Read one sample's counts and place its genes."""
+
+from dtcflow.logs import setup
+
+setup(snakemake.log[0], threads=snakemake.threads)
+
+from dtcflow.io.intake import read_sample
+
+from dtcflow.contracts import write_json, write_stage
+
+adata, report = read_sample(
+    {**snakemake.params.row, "path": snakemake.input.matrix},
+    config=snakemake.params.config,
+    positions_path=snakemake.input.positions,
+)
+write_stage(adata, snakemake.output.matrix, "intake")
+write_json(snakemake.output.report, report)

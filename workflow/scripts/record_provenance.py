@@ -1,0 +1,23 @@
+"""Record parameters, input hashes, versions and the methods text."""
+
+from dtcflow.logs import setup
+
+setup(snakemake.log[0], threads=snakemake.threads)
+
+from pathlib import Path
+
+from dtcflow import provenance
+from dtcflow.contracts import read_json, write_json
+from dtcflow.evidence.plan import load_plan
+from dtcflow.report.text import methods_text
+
+inputs = {Path(path).stem: read_json(path) for path in snakemake.input.intake}
+content = provenance.record(
+    config=snakemake.params.config,
+    samples=snakemake.params.samples,
+    inputs=inputs,
+    resources=[Path(path) for path in snakemake.input.resources],
+    plan_hash=load_plan(snakemake.input.claims).sha256,
+    methods=methods_text(snakemake.params.config, provenance.package_versions()),
+)
+write_json(snakemake.output.provenance, content)
