@@ -153,7 +153,7 @@ def place_genes(var: pd.DataFrame, positions: pd.DataFrame, aliases: pd.DataFram
     placed = pd.DataFrame(typed, index=index, columns=list(PLACED_COLUMNS))
     for other in var.columns:
         if other not in PLACED_COLUMNS:
-            placed[other] = var[other].to_numpy()
+            placed[other] = pd.Series(var[other].array, index=index, dtype=var[other].dtype)
     return placed
 
 
