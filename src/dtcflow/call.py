@@ -224,7 +224,7 @@ def call_patient(
             dict.fromkeys(TABLES["clones"], "")
             | {"patient_id": patient_id, "n_cells": 0, "n_dtc": 0, "status": state, "support": np.nan}
         )
-    return calls, pd.concat(arm_rows, ignore_index=True), pd.DataFrame(clone_rows), events
+    return calls, _stack(arm_rows, "arms"), pd.DataFrame(clone_rows), events
 
 
 def _genes_per_arm(packed: ad.AnnData) -> dict[str, int]:
