@@ -65,7 +65,8 @@ def arm_table(
     pandas.DataFrame
         Indexed by arm: ``log_ratio se ci_low ci_high q_value state power smallest_detectable``. An arm is a gain or
         loss when ``q < .05``, ``|log_ratio| >= min_abs_log_ratio`` and both halves of the genes agree in sign and
-        reach half that size; otherwise it is ``neutral``, or ``not_assessable`` when a single-copy loss could not have been seen.
+        reach half that size; otherwise it is ``neutral``, or ``not_assessable`` when a single-copy loss could not have
+        been seen.
     """
     n_cells = len(statistics.full.u)
     weights = np.ones(n_cells) if weights is None else weights

@@ -189,8 +189,8 @@ def _assess(
     candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"])
     is_reference = np.zeros(len(cells), dtype=bool)
     is_reference[rows] = True
-    candidate &= ~is_reference
-    unmatched |= candidate
+    candidate = candidate & ~is_reference
+    unmatched = unmatched | candidate
     unseen = null.unseen if len(null.unseen.u) else null.matched
 
     def p_values(observed: Floats, matched_null: Floats, unseen_null: Floats) -> Floats:
