@@ -1,0 +1,251 @@
+"""Quality control of one sample: everything the rule ``qc_sample`` does, as one pure function."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from dtcflow import contracts
+from dtcflow.qc.ambient import Ambient, estimate_ambient
+from dtcflow.qc.doublets import Doublets, score_doublets
+from dtcflow.qc.lineage import LINEAGES, UNKNOWN, FirstPass, first_pass_lineage
+from dtcflow.qc.loss_audit import epithelial_evidence
+from dtcflow.qc.metrics import METRICS, counts_csr, gene_symbols, qc_metrics
+from dtcflow.qc.thresholds import (
+    MIN_SAMPLE,
+    REMOVING,
+    Rule,
+    Threshold,
+    apply_thresholds,
+    find_thresholds,
+    removing_reasons,
+)
+from dtcflow.scores.signatures import GeneSet
+
+logger = logging.getLogger(__name__)
+
+PLATE: Final = "plate"
+FEW_GENES: Final = 2000
+"""Genes in the matrix below which lineage and epithelial scores rest on few random sets: said in the summary."""
+
+
+def qc_sample(
+    adata: ad.AnnData,
+    *,
+    settings: Mapping[str, Any],
+    epithelial_z_threshold: float,
+    seed: int = 0,
+    n_null: int = 200,
+    markers: Mapping[str, GeneSet] | None = None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Metrics, first-pass lineage, doublets, ambient share and the pass/fail decision of every cell of one sample.
+
+    Parameters
+    ----------
+    adata
+        One sample at stage ``intake`` (raw counts in ``layers["counts"]``, index = ``cell_id``).
+    settings
+        ``config["qc"]``: ``n_mads``, ``min_counts``, ``min_genes``, ``max_pct_mt``, ``max_pct_mt_cap``,
+        ``expected_doublet_rate``.
+    epithelial_z_threshold
+        Calibrated z from which a cell has epithelial evidence; it decides nothing here, it is counted and reported.
+    seed
+        Seed of the random gene sets and of the simulated doublets.
+    n_null
+        Random gene sets per marker panel.
+    markers
+        Marker panels by cell type; the shipped ones without it.
+
+    Returns
+    -------
+    ``(cells, summary)``. ``cells`` is the table ``qc_cells``, every input cell in input order, with one more column,
+    ``first_pass_type``. ``summary`` holds ``n_cells``, ``n_pass``, ``lineages``, ``waterfall``, ``thresholds``
+    (value and origin), ``doublets``, ``ambient``, ``epithelial``, ``panels_not_scored`` and ``warnings``.
+
+    Raises
+    ------
+    dtcflow.contracts.InputError
+        When a setting is out of its range.
+    """
+    rule = Rule.from_settings(settings)
+    counts = counts_csr(adata)
+    symbols = gene_symbols(adata)
+    metrics = qc_metrics(adata)
+    first = first_pass_lineage(
+        counts, adata.var_names, cell_ids=adata.obs_names, markers=markers, n_null=n_null, seed=seed
+    )
+    lineage = first.cells
+    thresholds = find_thresholds(metrics, lineage["lineage"], rule=rule)
+    decision = apply_thresholds(metrics, lineage["lineage"], thresholds, rule=rule)
+    doublets, ambient = _droplet_steps(adata, counts, symbols, lineage, settings=settings, seed=seed)
+
+    cells = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(object)}, index=adata.obs_names)
+    for key in ("sample_id", "patient_id", "compartment"):
+        cells[key] = adata.obs[key].astype(str).to_numpy(object)
+    cells = cells.join(decision).join(metrics)
+    cells["doublet_score"] = doublets.score
+    cells["is_doublet"] = doublets.is_doublet
+    cells["ambient_fraction"] = ambient.fraction
+    cells = cells.join(lineage).reset_index(drop=True)
+    columns = list(contracts.TABLES["qc_cells"])
+    cells = cells[[*columns, *(c for c in cells.columns if c not in columns)]]
+
+    summary = summarise(
+        cells,
+        thresholds,
+        first_pass=first,
+        doublets=doublets,
+        ambient=ambient,
+        epithelial_z=epithelial_z_threshold,
+        n_genes=adata.n_vars,
+    )
+    for warning in summary["warnings"]:
+        logger.warning("%s: %s", summary.get("sample_id", "empty sample"), warning)
+    return cells, summary
+
+
+def _droplet_steps(
+    adata: ad.AnnData,
+    counts: Any,
+    symbols: pd.Index,
+    lineage: pd.DataFrame,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+) -> tuple[Doublets, Ambient]:
+    """Doublets and ambient share; plate data have no soup, and a doublet rate only when the user gives one."""
+    plate = "platform" in adata.obs and adata.n_obs > 0 and bool((adata.obs["platform"].astype(str) == PLATE).all())
+    n = adata.n_obs
+    rate = settings.get("expected_doublet_rate")
+    if plate and rate is None:
+        why = "not_run: plate data; set qc.expected_doublet_rate to run it"
+        doublets = Doublets(np.full(n, np.nan), np.zeros(n, dtype=bool), why, np.nan)
+    else:
+        doublets = score_doublets(
+            counts, cell_ids=adata.obs_names, genes=adata.var_names, expected_rate=rate, seed=seed
+        )
+    if plate:
+        return doublets, Ambient(np.full(n, np.nan), "not_estimated: plate data")
+    return doublets, estimate_ambient(counts, symbols, lineage["first_pass_type"])
+
+
+def waterfall(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """Cells removed per reason, for the sample and per lineage.
+
+    Parameters
+    ----------
+    cells
+        Table ``qc_cells`` of one sample.
+
+    Returns
+    -------
+    One entry per lineage (first ``all``) and reason: ``n_with_reason`` counts every cell that has the reason,
+    ``n_removed`` only those that no earlier reason had removed, ``n_left`` what is left after it. The entry ``start``
+    holds the cells before.
+    """
+    reasons = [removing_reasons(text) for text in cells["qc_reasons"]]
+    first = np.array([next((r for r in REMOVING if r in found), "") for found in reasons], dtype=object)
+    entries: list[dict[str, Any]] = []
+    for name in ("all", *LINEAGES):
+        rows = np.ones(len(cells), dtype=bool) if name == "all" else (cells["lineage"] == name).to_numpy(bool)
+        left = int(rows.sum())
+        if name != "all" and not left:
+            continue
+        entries.append({"lineage": name, "reason": "start", "n_with_reason": 0, "n_removed": 0, "n_left": left})
+        for reason in REMOVING:
+            removed = int((first[rows] == reason).sum())
+            having = sum(reason in found for found, inside in zip(reasons, rows, strict=True) if inside)
+            left -= removed
+            entries.append(
+                {"lineage": name, "reason": reason, "n_with_reason": having, "n_removed": removed, "n_left": left}
+            )
+    return entries
+
+
+def summarise(
+    cells: pd.DataFrame,
+    thresholds: list[Threshold],
+    *,
+    first_pass: FirstPass,
+    doublets: Doublets,
+    ambient: Ambient,
+    epithelial_z: float,
+    n_genes: int,
+) -> dict[str, Any]:
+    """What the report says about one sample's quality control (plain values, ready for JSON)."""
+    evidence = epithelial_evidence(cells, epithelial_z=epithelial_z).to_numpy(bool)
+    passed = cells["pass_qc"].to_numpy(bool)
+    flagged = cells["is_doublet"].to_numpy(bool)
+    lineages = {
+        name: {"n_cells": int(rows.sum()), "n_pass": int((rows & passed).sum())}
+        for name in LINEAGES
+        if (rows := (cells["lineage"] == name).to_numpy(bool)).any()
+    }
+    kept = cells.loc[passed]
+    summary: dict[str, Any] = {
+        **{key: str(cells[key].iloc[0]) for key in ("sample_id", "patient_id", "compartment") if len(cells)},
+        "n_cells": len(cells),
+        "n_pass": int(passed.sum()),
+        "lineages": lineages,
+        "panels_not_scored": list(first_pass.not_scored),
+        "waterfall": waterfall(cells),
+        "thresholds": [threshold.as_dict() for threshold in thresholds],
+        "medians_of_passing_cells": {
+            name: float(kept[name].median()) if kept[name].notna().any() else None for name in METRICS
+        },
+        "doublets": doublets.as_dict(),
+        "ambient": ambient.as_dict(),
+        "epithelial": {
+            "z_threshold": epithelial_z,
+            "n_evidence": int(evidence.sum()),
+            "n_evidence_removed": int((evidence & ~passed).sum()),
+            "n_evidence_flagged_doublet": int((evidence & passed & flagged).sum()),
+            "reference": first_pass.epithelial_reference,
+            "scorable": bool(cells["epithelial_z"].notna().any()),
+        },
+    }
+    summary["warnings"] = _warnings(cells, summary, thresholds, n_genes=n_genes)
+    return summary
+
+
+def _warnings(
+    cells: pd.DataFrame, summary: Mapping[str, Any], thresholds: list[Threshold], *, n_genes: int
+) -> list[str]:
+    """Everything about this sample that a reader must know before trusting it."""
+    if not len(cells):
+        return ["no cells in this sample"]
+    found: list[str] = []
+    n_filled = int((cells["n_counts"] > 0).sum())
+    if n_filled < MIN_SAMPLE:
+        found.append(f"{n_filled} cells with counts: no MAD rule is used, only fixed limits and the mitochondrial cap")
+    if n_filled < len(cells):
+        found.append(f"{len(cells) - n_filled} cells without any count")
+    if n_filled and not cells["pct_mt"].notna().any():
+        found.append("no mitochondrial genes in the matrix: pct_mt is empty and dying cells cannot be told")
+    if n_genes < FEW_GENES:
+        found.append(f"{n_genes} genes: lineages and epithelial scores are rough")
+    if not summary["epithelial"]["scorable"]:
+        found.append(
+            "too few epithelial panel genes have counts: epithelial_z is empty, marker genes alone are evidence"
+        )
+    if not summary["n_pass"]:
+        found.append("no cell passed quality control")
+    for name, counts in summary["lineages"].items():
+        if name != UNKNOWN and counts["n_cells"] >= MIN_SAMPLE and counts["n_pass"] < counts["n_cells"] / 2:
+            fixed = sorted({t.metric for t in thresholds if t.lineage == name and t.origin == "fixed" and t.removes})
+            hint = f" (fixed limits: {', '.join(fixed)})" if fixed else ""
+            found.append(f"{counts['n_cells'] - counts['n_pass']} of {counts['n_cells']} {name} cells removed{hint}")
+    if lost := summary["epithelial"]["n_evidence_removed"]:
+        found.append(f"{lost} cells with epithelial evidence removed: see the loss audit")
+    for step in ("doublets", "ambient"):
+        status = summary[step]["status"]
+        if status.startswith("not_"):
+            found.append(f"{step} {status}")
+    if summary["doublets"]["message"]:
+        found.append(f"doublets: {summary['doublets']['message']}")
+    return found
