@@ -1,0 +1,1 @@
+"""Figures: data in, figures out, no reading or writing of results."""

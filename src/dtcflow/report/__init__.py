@@ -1,0 +1,1 @@
+"""The one-page report. Entry point: :func:`dtcflow.report.build.write_report`."""

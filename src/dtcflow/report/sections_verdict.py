@@ -1,0 +1,163 @@
+"""The first screen: the verdict in words, and the totals a reader must not miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from dtcflow.contracts import VERDICTS
+from dtcflow.report import text
+from dtcflow.report.assets import Assets
+from dtcflow.report.page import NONE, count, estimate, is_missing, listed, plural
+from dtcflow.report.page import text as shown
+
+MAIN_CLAIM: Final = "P2"
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A verdict as a mark, a word and a class: never by colour alone."""
+
+    verdict: str
+    mark: str
+    label: str
+    css: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number of the first screen."""
+
+    value: str
+    label: str
+    alarm: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A gate or necessary claim on the first screen."""
+
+    claim_id: str
+    title: str
+    badge: Badge
+    why: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first screen."""
+
+    question: str
+    badge: Badge
+    sentence: str
+    reasons: Sequence[str]
+    codes: Sequence[str]
+    changes: Sequence[str]
+    ceiling: str
+    steps: Sequence[Step]
+    tiles: Sequence[Tile]
+
+
+def badge(verdict: Any) -> Badge:
+    """Return the badge of a verdict; anything that is not one of the three is shown as it is, undecided."""
+    name = str(verdict)
+    known = name if name in VERDICTS else "INCONCLUSIVE"
+    label = text.VERDICT_WORDS[name] if name in VERDICTS else shown(verdict, 30)
+    return Badge(name, text.VERDICT_MARKS[known], label, known.lower().replace("_", "-"))
+
+
+def verdict(assets: Assets) -> Verdict:
+    """Put the verdict into words: what, why, what would change it, and the limit of the claim.
+
+    The words of ``verdict.json`` are used where it has them.
+    """
+    found = assets.verdict
+    name = str(found.get("verdict", "INCONCLUSIVE"))
+    claims = assets.claims
+    voting = claims[claims["role"].isin(["gate", "necessary"])]
+    undecided = voting if name == "INCONCLUSIVE" else voting[voting["verdict"] == name]
+    codes: dict[str, list[str]] = {code: [] for code in text.split_codes(found.get("codes"))}
+    for row in undecided.itertuples(index=False):
+        for code in text.split_codes(row.codes):
+            codes.setdefault(code, []).append(str(row.claim_id))
+    main = claims[claims["claim_id"] == MAIN_CLAIM]
+    changes = _sentences(found.get("what_would_change_it"))
+    if not changes and name == "INCONCLUSIVE":
+        needed, n_patients = (
+            (float(main[column].iloc[0]) if len(main) else float("nan")) for column in ("patients_needed", "n_patients")
+        )
+        changes = text.remedies(list(codes), patients_needed=needed, n_patients=n_patients)
+    return Verdict(
+        question=_words(found.get("statement")) or text.QUESTION,
+        badge=badge(name),
+        sentence=_words(found.get("sentence"))
+        or text.VERDICT_SENTENCES.get(name, text.VERDICT_SENTENCES["INCONCLUSIVE"]),
+        reasons=_sentences(found.get("why")) or _reasons_of(name, voting),
+        codes=[text.code_sentence(code, where) for code, where in codes.items()],
+        changes=changes or [text.OVERTURNED_BY[name if name in VERDICTS else "INCONCLUSIVE"]],
+        ceiling=_words(found.get("ceiling")) or text.CEILING,
+        steps=[
+            Step(shown(row.claim_id, 12), shown(row.title, 140), badge(row.verdict), _in_short(row))
+            for row in voting.itertuples(index=False)
+        ],
+        tiles=_tiles(assets),
+    )
+
+
+def _words(value: Any) -> str:
+    return shown(value, 600) if isinstance(value, str) and value.strip() else ""
+
+
+def _sentences(value: Any) -> list[str]:
+    items = value if isinstance(value, list | tuple) else [value]
+    return [found for found in map(_words, items) if found]
+
+
+def _in_short(row: Any) -> str:
+    """Return what a claim came to, in one line: its codes, or its estimate."""
+    codes = "; ".join(text.split_codes(row.codes))
+    if is_missing(row.estimate):
+        return codes or text.ROLE_WORDS.get(str(row.role), str(row.role))
+    return f"{estimate(row.estimate, row.ci_low, row.ci_high)}, n = {count(row.n_patients)}" + (
+        f"; {codes}" if codes else ""
+    )
+
+
+def _reasons_of(name: str, voting: pd.DataFrame) -> list[str]:
+    if name == "SUPPORTED":
+        return ["Every gate and every necessary claim is supported."]
+    against = voting.loc[voting["verdict"] == name, "claim_id"].astype(str).tolist()
+    if against:
+        return [f"{listed(against)}: {text.VERDICT_WORDS.get(name, name).lower()}."]
+    return ["No reason was recorded."]
+
+
+def _tiles(assets: Assets) -> list[Tile]:
+    cells, audit = assets.cells, assets.loss_audit
+    dtc = int(cells["is_dtc"].sum())
+    carriers = int(cells.loc[cells["is_dtc"], "patient_id"].nunique())
+    malignant = int((cells["malignant_call"] == "malignant").sum())
+    tiles = [
+        Tile(
+            f"{cells['patient_id'].nunique():,}",
+            f"patients and donors, {plural(cells['sample_id'].nunique(), 'sample')}",
+        ),
+        Tile(f"{len(cells):,}", f"cells read, {int(cells['pass_qc'].sum()):,} passed quality control"),
+        Tile(f"{malignant:,}", "cells called malignant, all compartments"),
+        Tile(f"{dtc:,}", f"disseminated tumour cells, in {plural(carriers, 'patient')}", alarm=dtc == 0),
+    ]
+    if audit is None:
+        tiles.append(Tile(NONE, "cells with tumour evidence lost: no loss audit in this run", alarm=True))
+    else:
+        status = audit["status"].astype(str)
+        for key, label in (
+            ("removed", "cells with tumour evidence removed by quality control"),
+            ("indeterminate", "cells with tumour evidence left undecided"),
+        ):
+            n = int((status == key).sum())
+            marrow = int(((status == key) & (audit["compartment"] == "marrow")).sum())
+            tiles.append(Tile(f"{n:,}", f"{label}, {marrow:,} of them in marrow", alarm=marrow > 0))
+    return tiles
