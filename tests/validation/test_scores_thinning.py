@@ -58,5 +58,5 @@ def test_thinning_to_30_percent_moves_raw_means_and_not_z(shifts):
     assert (shifts["raw"] < -0.4).all()
     pece = shifts["signature"] == "PECE_MAMMARY_STEM_CELL_UP"
     assert (shifts.loc[~pece, "z"].abs() < 0.15).all()
-    # two dozen of its genes are ribosomal and among the 60 strongest of all, where hardly a gene is left to compare with
+    # two dozen of its genes are ribosomal, among the 60 strongest of all: hardly a gene is left to compare them with
     assert (shifts.loc[pece, "z"].abs() < 0.25).all()
