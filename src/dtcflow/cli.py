@@ -1,0 +1,190 @@
+"""The ``dtcflow`` command: start a study folder, check it, simulate a cohort."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from dtcflow import __version__
+from dtcflow.contracts import DtcflowError, InputError, Problem
+
+EXIT_OK = 0
+EXIT_UNEXPECTED = 1
+EXIT_PROBLEM = 2
+EXIT_INTERRUPTED = 130
+
+_HEADERS = ("file", "row", "column/key", "found", "allowed", "fix")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def problem_table(problems: Sequence[Problem], *, width: int = 120) -> str:
+    """Return problems as a plain-text table, long fields wrapped so that it is at most about ``width`` wide."""
+    rows = [
+        (p.where, "" if p.row is None else str(p.row), p.key or "", p.found, p.allowed, p.fix) for p in problems
+    ]  # fmt: skip
+    longest = [max(len(header), *(len(row[i]) for row in rows)) for i, header in enumerate(_HEADERS)]
+    room = max(60, width - 2 * (len(_HEADERS) - 1))
+    widths = list(longest)
+    while sum(widths) > room:
+        widest = max(range(len(widths)), key=widths.__getitem__)
+        if widths[widest] <= 10:
+            break
+        widths[widest] -= 1
+    lines = []
+    for row in (_HEADERS, tuple("-" * w for w in widths), *rows):
+        cells = [textwrap.wrap(field, w, break_on_hyphens=False) or [""] for field, w in zip(row, widths, strict=True)]
+        for number in range(max(map(len, cells))):
+            parts = [cell[number] if number < len(cell) else "" for cell in cells]
+            lines.append("  ".join(part.ljust(w) for part, w in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from dtcflow.study import init_study, run_command
+
+    folder = shlex.quote(str(options.directory))
+    files = init_study(options.directory, force=options.force)
+    _say("Written:")
+    for file in files:
+        _say(f"  {file}")
+    _say(f"\nFill in {files[1]}, look through {files[0]}, then check and run:\n")
+    _say(f"  dtcflow check --directory {folder}")
+    _say(f"  {run_command(options.directory)}")
+    return EXIT_OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from dtcflow.io.checks import check_study
+
+    directory = Path(options.directory)
+    if not directory.is_dir():
+        raise InputError(
+            f"no study folder {directory}",
+            [Problem(str(directory), "no such folder", "a study folder", "check --directory (or run `dtcflow init`)")],
+        )
+    problems = check_study(options.config, base_dir=directory)
+    if options.json:
+        listed = [
+            {"file": p.where, "row": p.row, "key": p.key, "found": p.found, "allowed": p.allowed, "fix": p.fix}
+            for p in problems
+        ]
+        _say(json.dumps({"ok": not problems, "problems": listed}, indent=2))
+    elif problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        _say(f"{count} in {directory / options.config}\n")
+        _say(problem_table(problems, width=shutil.get_terminal_size((120, 24)).columns))
+    else:
+        from dtcflow.io.config import load_config
+        from dtcflow.io.sheet import read_samples
+
+        sheet = directory / load_config(directory / options.config)["samples"]
+        samples = read_samples(sheet, base_dir=directory)
+        _say(f"no problem found: {len(samples)} samples of {samples['patient_id'].nunique()} patients")
+    return EXIT_PROBLEM if problems else EXIT_OK
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from dtcflow.simulate import write_study
+    from dtcflow.study import run_command
+
+    out = Path(options.out)
+    if (out / "config").exists() and not options.force:
+        raise InputError(
+            f"{out} already holds a study",
+            [
+                Problem(
+                    str(out / "config"), "an existing folder", "a new folder", "choose another --out, or add --force"
+                )
+            ],
+        )
+    sizes = {"n_patients": options.patients} if options.patients is not None else {}
+    write_study(out, options.scenario, seed=options.seed, **sizes)
+    _say(f"Simulated cohort in {out} (the planted truth is in {out / 'truth'}). Run it:\n\n  {run_command(out)}")
+    return EXIT_OK
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+_whole.__name__ = "whole number >= 0"
+_positive.__name__ = "whole number >= 1"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="dtcflow",
+        description="Disseminated tumour cells in single-cell RNA counts: calls with error rates, verdicts by patient.",
+    )
+    parser.add_argument("--version", action="version", version=f"dtcflow {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show the Python traceback of an unexpected error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    init = commands.add_parser("init", help="write the configuration of a new study")
+    init.add_argument("directory", metavar="DIR", help="study folder; made when it is not there")
+    init.add_argument("--force", action="store_true", help="overwrite an existing configuration")
+    init.set_defaults(run=_init)
+
+    check = commands.add_parser("check", help="check configuration, sample sheet, plan and inputs without running")
+    check.add_argument("--config", default="config/config.yaml", help="relative to the study folder (%(default)s)")
+    check.add_argument("--directory", default=".", metavar="DIR", help="study folder (this one)")
+    check.add_argument("--json", action="store_true", help="problems as JSON")
+    check.set_defaults(run=_check)
+
+    simulate = commands.add_parser("simulate", help="write a simulated cohort with a known truth as a study folder")
+    simulate.add_argument("--scenario", required=True, choices=("progenitor", "null"), help="what is planted")
+    simulate.add_argument("--seed", type=_whole, default=1, metavar="N", help="the same seed gives the same files (1)")
+    simulate.add_argument("--out", required=True, metavar="DIR", help="study folder to write")
+    simulate.add_argument("--patients", type=_positive, metavar="N", help="number of patients (8)")
+    simulate.add_argument("--force", action="store_true", help="overwrite an existing study")
+    simulate.set_defaults(run=_simulate)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code (0 done, 2 a problem of the input, 1 unexpected, 130 interrupted)."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        code: int = options.run(options)
+    except DtcflowError as error:
+        sys.stderr.write(f"dtcflow: {error}\n")
+        return EXIT_PROBLEM
+    except KeyboardInterrupt:
+        sys.stderr.write("dtcflow: interrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_UNEXPECTED
+    except Exception as error:
+        if options.traceback:
+            raise
+        sys.stderr.write(
+            f"dtcflow: unexpected error ({type(error).__name__}: {error}); run `dtcflow --traceback ...` to see where\n"
+        )
+        return EXIT_UNEXPECTED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Check a whole study before anything runs: configuration, sample sheet, analysis plan and every input's header."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dtcflow.contracts import DtcflowError, InputError, Problem
+from dtcflow.io.config import load_config
+from dtcflow.io.readers import inspect_matrix
+from dtcflow.io.sheet import LINES, read_samples
+
+log = logging.getLogger(__name__)
+
+_FILES = (
+    ("intake", "gene_positions", "a GTF or TSV with gene positions"),
+    ("annotation", "panels", "a marker table"),
+    ("scores", "signatures", "a signature table"),
+)
+
+
+def _problems(error: DtcflowError) -> list[Problem]:
+    return list(error.problems) or [Problem("study", error.message, "a readable input", "see the message")]
+
+
+def _check_files(config: Mapping[str, Any], where: str, base_dir: Path) -> list[Problem]:
+    """Files that the configuration names."""
+    named = [(f"{block}.{key}", config[block][key], what) for block, key, what in _FILES]
+    named += [("scores.gmt", path, "a GMT file") for path in config["scores"]["gmt"]]
+    return [
+        Problem(where, f"{path!r}, which is not a readable file", what, "correct the path", key=key)
+        for key, path, what in named
+        if path is not None and not (base_dir / path).is_file()
+    ]
+
+
+def _check_plan(config: Mapping[str, Any], where: str, base_dir: Path) -> list[Problem]:
+    from dtcflow.evidence.plan import load_plan
+
+    path = base_dir / config["claims"]
+    if not path.is_file():
+        return [
+            Problem(
+                where,
+                f"{config['claims']!r}, which is not a readable file",
+                "the analysis plan",
+                "correct the path (`dtcflow init` writes a plan)",
+                key="claims",
+            )
+        ]
+    try:
+        load_plan(path)
+    except DtcflowError as error:
+        return _problems(error)
+    return []
+
+
+def _check_inputs(samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path, base_dir: Path) -> list[Problem]:
+    """Existence, format, truncation and size of every matrix, from its header."""
+    problems = []
+    lines: Mapping[str, int] = samples.attrs[LINES]
+    for name, row in samples.iterrows():
+        sample = str(name)
+        made_here = config["simulate"] is not None and f"simulated/matrices/{sample}.h5ad" in row["path"]
+        for column, wanted in (("path", row["format"]), ("raw_path", "auto")):
+            if not row[column] or (column == "path" and made_here):
+                continue
+            layer = config["intake"]["layer"] if column == "path" else None
+            try:
+                header = inspect_matrix(base_dir / row[column], format=wanted, layer=layer)
+                log.debug("%s: %s", sample, header)
+            except InputError as error:
+                for problem in _problems(error):
+                    found = f"{problem.found} in {problem.where}"
+                    problems.append(replace(problem, where=str(sheet), row=lines.get(sample), key=column, found=found))
+        if row["cnv_profile"] and not (base_dir / row["cnv_profile"]).is_file():
+            problems.append(
+                Problem(
+                    str(sheet),
+                    f"{row['cnv_profile']!r}, which is not a readable file",
+                    "a SEG, BED or TSV file",
+                    "correct the path, or leave the field empty",
+                    row=lines.get(sample),
+                    key="cnv_profile",
+                )
+            )
+    return problems
+
+
+def _check_reference(config: Mapping[str, Any], samples: pd.DataFrame, where: str, base_dir: Path) -> list[Problem]:
+    """The column that names normal cells must be in the .h5ad inputs."""
+    import h5py
+
+    key = config["copy_number"]["reference_key"]
+    if key is None:
+        return []
+    problems = []
+    for sample, row in samples.iterrows():
+        path = base_dir / row["path"]
+        try:
+            with h5py.File(path, "r") as file:
+                if "obs" not in file or "var" not in file:
+                    continue
+                obs = file["obs"]
+                columns = list(obs.dtype.names or ()) if isinstance(obs, h5py.Dataset) else list(obs)
+        except OSError:
+            continue  # no HDF5 file: told elsewhere, or a format without a cell table
+        if key.removeprefix("input_") not in columns:
+            shown = ", ".join(str(name) for name in columns if name != "_index") or "no column"
+            problems.append(
+                Problem(
+                    where,
+                    f"{key!r}, which is not in the cell table of sample {sample!r} ({shown[:200]})",
+                    "a column of obs of every .h5ad",
+                    "correct the name, or set reference_key to null",
+                    key="copy_number.reference_key",
+                )
+            )
+    return problems
+
+
+def check_study(
+    config: Mapping[str, Any] | str | Path, *, base_dir: str | Path = ".", where: str | None = None
+) -> list[Problem]:
+    """Return every problem that can be seen before a study runs; empty when there is none.
+
+    Only headers of matrices are read, so that a study of many samples takes seconds. Matrices that the ``simulate``
+    block makes are not looked for.
+
+    Parameters
+    ----------
+    config
+        The configuration file, or the mapping read from one.
+    base_dir
+        Study folder: relative paths (sheet, plan, matrices, and a relative ``config``) start here.
+    where
+        Name of the configuration in the problems.
+    """
+    base_dir = Path(base_dir)
+    if isinstance(config, str | Path):
+        where = where or str(config)
+        config = base_dir / config
+    else:
+        where = where or "config"
+    try:
+        settings = load_config(config, where=where)
+    except DtcflowError as error:
+        return _problems(error)
+    problems = _check_files(settings, where, base_dir) + _check_plan(settings, where, base_dir)
+    sheet = base_dir / settings["samples"]
+    try:
+        samples = read_samples(sheet, base_dir=base_dir)
+    except DtcflowError as error:
+        return problems + _problems(error)
+    problems += _check_inputs(samples, settings, sheet, base_dir)
+    return problems + _check_reference(settings, samples, where, base_dir)

@@ -1,0 +1,171 @@
+"""Intake of one sample: counts in one form, cells under a cohort-wide id, genes placed on the genome."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from dtcflow.contracts import COUNTS, InputError, Problem
+from dtcflow.genes import check_placement, gene_mask, place_genes, placement_report
+from dtcflow.io.readers import READ_KEY, input_files, read_matrix, sha256
+
+log = logging.getLogger(__name__)
+
+_MOUSE_SYMBOL: Final = re.compile(r"^(?:[A-Z][a-z]+[0-9a-z.-]*|mt-[A-Z]\w+)$")
+_MOUSE_ID: Final = re.compile(r"^ENSMUSG\d+")
+_HUMAN_LOWER: Final = re.compile(r"^C(?:\d+|X|Y)orf\d+")
+_SPREADSHEET: Final = re.compile(
+    r"^(?:\d{1,2}-(?:Mar|Sep|Sept|Dec|Oct|Feb|Apr|Nov)|(?:Mar|Sep|Sept|Dec|Oct|Feb|Apr|Nov)-\d{1,2})$"
+)
+_FEW_GENES: Final = 5000
+_EMPTY_DROPLET: Final = 10
+
+
+def _text(row: Mapping[str, Any], key: str, default: str = "") -> str:
+    value = row.get(key, default)
+    return default if value is None or value != value else str(value)
+
+
+def check_species(names: list[str], *, where: str) -> None:
+    """Refuse the gene names of a mouse: ``Actb``, ``mt-Nd1``, ``ENSMUSG...``.
+
+    Raises
+    ------
+    InputError
+        When most names are written as mouse genes are, or a third are mouse Ensembl ids.
+    """
+    mouse_ids = [name for name in names if _MOUSE_ID.match(name)]
+    mouse_names = [name for name in names if _MOUSE_SYMBOL.match(name) and not _HUMAN_LOWER.match(name)]
+    found = mouse_ids if 3 * len(mouse_ids) >= len(names) else mouse_names if 2 * len(mouse_names) > len(names) else []
+    if found:
+        raise InputError(
+            f"{where}: mouse genes",
+            [
+                Problem(
+                    where,
+                    f"{len(found):,} of {len(names):,} genes are named as in the mouse, for example "
+                    + ", ".join(found[:3]),
+                    "human genes (ACTB, GAPDH, ENSG...)",
+                    "give human data; of a xenograft, only the human cells and genes",
+                    key="genes",
+                )
+            ],
+        )
+
+
+def _warnings(counts: sp.csr_matrix, var: pd.DataFrame, originals: list[str], platform: str) -> list[str]:
+    """What a user should know about a sample that is nevertheless usable."""
+    found = []
+    if not gene_mask(var["symbol"], "mito").any():
+        found.append("no mitochondrial genes: pct_mt stays empty and no cell is judged by it")
+    mangled = [name for name in originals if _SPREADSHEET.match(name)]
+    if mangled:
+        found.append(f"{len(mangled)} gene names were turned into dates by a spreadsheet, for example {mangled[0]}")
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    if platform == "droplet" and counts.shape[0] > 20_000 and float(np.median(totals)) < _EMPTY_DROPLET:
+        found.append(
+            f"half of the {counts.shape[0]:,} barcodes have fewer than {_EMPTY_DROPLET} counts: this may be the "
+            "unfiltered matrix; give the filtered one"
+        )
+    if counts.shape[1] < _FEW_GENES:
+        found.append(
+            f"only {counts.shape[1]:,} genes: a targeted panel, or already cut to variable genes; "
+            "copy number may not be assessable"
+        )
+    if n_zero := int((totals == 0).sum()):
+        found.append(f"{n_zero:,} cells without any count")
+    return found
+
+
+def read_sample(
+    row: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any],
+    positions: pd.DataFrame,
+    aliases: pd.DataFrame,
+    base_dir: str | Path = ".",
+) -> tuple[ad.AnnData, dict[str, Any]]:
+    """Read the matrix of one row of the sample sheet.
+
+    Parameters
+    ----------
+    row
+        ``sample_id patient_id compartment path`` and, where the sheet has them, ``format platform batch``.
+    config
+        With the block ``intake`` (:func:`dtcflow.io.config.load_config`).
+    positions, aliases
+        From :func:`dtcflow.genes.load_positions` and :func:`dtcflow.genes.load_aliases`.
+    base_dir
+        Folder that a relative ``path`` starts from.
+
+    Returns
+    -------
+    adata
+        Stage ``intake``: cells x genes, ``layers["counts"]`` CSR float32 of whole numbers, no ``X``; ``obs`` indexed by
+        ``{sample_id}:{barcode}`` with ``sample_id patient_id compartment batch platform barcode`` and the input's own
+        columns as ``input_<name>``; ``var`` as :func:`dtcflow.genes.place_genes` writes it.
+    report
+        ``sample_id input format source values rounded sha256`` (per file) ``n_cells n_genes n_expressed
+        fraction_placed n_renamed n_repeated_names removed_features placement warnings``.
+
+    Raises
+    ------
+    InputError
+        As :func:`dtcflow.io.readers.read_matrix`; also for mouse genes, and when fewer expressed genes than
+        ``intake.min_placed_fraction`` have a position or the positions are of another genome build than was said.
+    """
+    intake = config["intake"]
+    given = _text(row, "path")
+    sample_id, platform = _text(row, "sample_id"), _text(row, "platform", "droplet")
+    path = Path(base_dir) / given
+    adata = read_matrix(path, format=_text(row, "format", "auto"), layer=intake["layer"], platform=platform)
+    done = adata.uns.pop(READ_KEY)
+    originals = [str(name) for name in adata.var["original_name"]]
+    check_species(originals, where=str(path))
+    # places are looked up by the names as they were in the file, not by the suffixed ones
+    named = adata.var.drop(columns="original_name").set_axis(pd.Index(originals, dtype=object), axis=0)
+    var = place_genes(named, positions, aliases)
+    counts = adata.layers[COUNTS]
+    placement = placement_report(var, counts, build=intake["genome_build"])
+    check_placement(placement, minimum=intake["min_placed_fraction"], where=str(path))
+
+    barcodes = adata.obs_names.astype(object)
+    cell_ids = pd.Index([f"{sample_id}:{barcode}" for barcode in barcodes], dtype=object)
+    identity = {
+        "sample_id": sample_id,
+        "patient_id": _text(row, "patient_id"),
+        "compartment": _text(row, "compartment"),
+        "batch": _text(row, "batch", "1"),
+        "platform": platform,
+    }
+    obs = pd.DataFrame(
+        {key: pd.Series([value] * len(cell_ids), index=cell_ids, dtype=object) for key, value in identity.items()}
+    )
+    obs["barcode"] = pd.Series(list(barcodes), index=cell_ids, dtype=object)
+    obs = pd.concat([obs, adata.obs.set_axis(cell_ids, axis=0)], axis=1)
+    result = ad.AnnData(obs=obs, var=var, layers={COUNTS: counts})
+    warnings = [*done["warnings"], *_warnings(counts, var, originals, platform)]
+    for warning in warnings:
+        log.warning("%s (%s): %s", sample_id, given, warning)
+    report = {
+        "sample_id": sample_id,
+        "input": given,
+        **{key: done[key] for key in ("format", "source", "values", "rounded", "removed_features", "n_repeated_names")},
+        "sha256": {file.name: sha256(file) for file in input_files(path)},
+        "n_cells": result.n_obs,
+        "n_genes": result.n_vars,
+        "n_expressed": placement["n_expressed"],
+        "fraction_placed": placement["fraction_placed"],
+        "n_renamed": placement["n_renamed"],
+        "placement": placement,
+        "warnings": warnings,
+    }
+    return result, report

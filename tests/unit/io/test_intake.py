@@ -1,0 +1,153 @@
+import gzip
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from dtcflow.contracts import InputError, check_stage, read_stage, write_json, write_stage
+from dtcflow.genes import load_aliases, load_positions
+from dtcflow.io.config import load_config
+from dtcflow.io.intake import check_species, read_sample
+from dtcflow.io.readers import sha256
+
+CONFIG = load_config({})
+GENES = ["ACTB", "GAPDH", "KRT8", "KRT18", "EPCAM", "MT-CO1", "CD3E", "PTPRC"]
+
+
+@pytest.fixture(scope="module")
+def positions():
+    return load_positions()
+
+
+@pytest.fixture(scope="module")
+def aliases():
+    return load_aliases()
+
+
+@pytest.fixture
+def take(tmp_path, positions, aliases):
+    def call(path, *, config=CONFIG, **row):
+        row = {"sample_id": "S1", "patient_id": "P1", "compartment": "marrow", "path": Path(path).name} | row
+        return read_sample(row, config=config, positions=positions, aliases=aliases, base_dir=tmp_path)
+
+    return call
+
+
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+def test_a_sample_meets_its_contract(take, write_h5ad, counts, barcodes, tmp_path, make):
+    obs = pd.DataFrame({"cell_type": list("abcdef"), "platform": ["lies"] * 6})
+    path = write_h5ad(make(counts), obs=obs)
+    adata, report = take(path, batch="b7", format="auto", age=float("nan"))
+    check_stage(adata, "intake", "test")
+    assert list(adata.obs_names) == [f"S1:{barcode}" for barcode in barcodes]
+    assert list(adata.obs["barcode"]) == barcodes
+    assert set(adata.obs["batch"]) == {"b7"}
+    assert set(adata.obs["platform"]) == {"droplet"}
+    assert list(adata.obs["input_cell_type"]) == list("abcdef")
+    assert adata.var.loc["EPCAM", "chromosome"] == "chr2"
+    np.testing.assert_array_equal(adata.layers["counts"].toarray(), counts)
+    assert report["sha256"] == {path.name: sha256(path)}
+    assert report["input"] == path.name
+    assert (report["n_cells"], report["n_genes"], report["n_expressed"]) == (6, 8, 8)
+    assert report["fraction_placed"] == 1.0
+    write_stage(adata, tmp_path / "out.h5ad", "intake")
+    again = read_stage(tmp_path / "out.h5ad", "intake")
+    assert list(again.obs_names) == list(adata.obs_names)
+    assert list(again.obs["input_cell_type"].astype(str)) == list("abcdef")
+    write_json(tmp_path / "out.json", report)
+    assert json.loads((tmp_path / "out.json").read_text())["n_cells"] == 6
+
+
+@pytest.mark.parametrize("n_cells", [1, 2, 5, 20])
+def test_few_cells(take, write_h5ad, n_cells):
+    values = np.random.default_rng(1).poisson(2, (n_cells, 8)).astype(np.float32) + 1
+    adata, report = take(write_h5ad(values))
+    assert adata.n_obs == report["n_cells"] == n_cells
+
+
+def test_a_10x_folder_hashes_its_three_files(take, write_10x_folder, counts):
+    folder = write_10x_folder(counts)
+    _, report = take(folder)
+    assert report["sha256"] == {file.name: sha256(file) for file in folder.iterdir()}
+    assert report["format"] == "10x_mtx"
+
+
+def test_superseded_symbols_are_renamed_and_counted(take, write_h5ad, counts, aliases, positions):
+    previous = aliases[(aliases["kind"] == "previous") & aliases["symbol"].isin(positions["symbol"])].iloc[0]
+    adata, report = take(write_h5ad(counts, genes=[*GENES[:7], previous["alias"]]))
+    assert adata.var_names[7] == previous["symbol"]
+    assert report["n_renamed"] == 1
+
+
+def test_repeated_names_do_not_hide_a_place(take, write_10x_folder, counts):
+    genes = [*GENES[:7], "ACTB"]
+    folder = write_10x_folder(counts, genes=genes)
+    lines = "".join(f"{gene}\t{gene}\tGene Expression\n" for gene in genes)
+    (folder / "features.tsv.gz").write_bytes(gzip.compress(lines.encode()))
+    adata, report = take(folder)
+    assert adata.var["chromosome"].iloc[0] == "chr7"
+    assert adata.var["chromosome"].iloc[7] == ""
+    assert adata.var_names.is_unique
+    assert report["n_repeated_names"] == 1
+
+
+def test_genes_that_cannot_be_placed_are_refused(take, write_h5ad, counts):
+    path = write_h5ad(counts, genes=[*GENES[:3], *(f"transcript{i}" for i in range(5))])
+    with pytest.raises(InputError, match="3 of 8 expressed genes have a position"):
+        take(path)
+    lenient = load_config({"intake": {"min_placed_fraction": 0.1}})
+    assert take(path, config=lenient)[1]["fraction_placed"] == pytest.approx(3 / 8)
+
+
+def test_what_a_user_should_know_is_in_the_report(take, write_h5ad, counts):
+    counts[2] = 0
+    adata, report = take(write_h5ad(counts, genes=[*GENES[:5], "1-Mar", *GENES[6:]]))
+    text = " | ".join(report["warnings"])
+    assert adata.n_obs == 6
+    for words in ("no mitochondrial genes", "dates by a spreadsheet", "1 cells without any count", "only 8 genes"):
+        assert words in text
+    assert "no mitochondrial genes" not in " ".join(take(write_h5ad(counts))[1]["warnings"])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Actb", "Gapdh", "Krt8", "Krt18", "Epcam", "mt-Co1", "Cd3e", "Ptprc"],
+        [f"ENSMUSG{number:011d}" for number in range(8)],
+    ],
+)
+def test_mouse_genes_are_refused(take, write_h5ad, counts, names):
+    with pytest.raises(InputError, match="mouse genes") as caught:
+        take(write_h5ad(counts, genes=names))
+    assert names[0] in caught.value.problems[0].found
+
+
+def test_a_mouse_table_is_refused_as_mouse(take, tmp_path, counts):
+    names = ["Actb", "Gapdh", "Krt8", "Krt18", "Epcam", "mt-Co1", "Cd3e", "Ptprc"]
+    pd.DataFrame(counts.astype(int), index=[f"x{i}" for i in range(6)], columns=names).to_csv(tmp_path / "m.csv")
+    with pytest.raises(InputError, match="mouse genes"):
+        take(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("names", [["C1orf112", "C9orf72", "ACTB"], ["ACTB", "Actb", "KRT8"], ["hsa-mir-1", "A1BG"]])
+def test_human_names_pass(names):
+    check_species(names, where="x")
+
+
+def test_the_result_does_not_depend_on_the_order_of_cells(take, write_h5ad, counts, barcodes):
+    one, _ = take(write_h5ad(counts))
+    order = [3, 0, 5, 1, 4, 2]
+    path = write_h5ad(counts[order], name="turned.h5ad")
+    with h5py.File(path, "a") as file:
+        key = file["obs"].attrs["_index"]
+        del file[f"obs/{key}"]
+        file[f"obs/{key}"] = [barcodes[i] for i in order]
+        file[f"obs/{key}"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    two, _ = take(path)
+    two = two[one.obs_names].copy()
+    np.testing.assert_array_equal(one.layers["counts"].toarray(), two.layers["counts"].toarray())
+    pd.testing.assert_frame_equal(one.var, two.var)
