@@ -23,6 +23,7 @@ from dtcflow.cnv.profile import arm_table
 from dtcflow.cnv.run import stratified_q, unpack
 from dtcflow.contracts import (
     EPITHELIAL,
+    HAEMATOPOIETIC_TYPES,
     TABLES,
     UNKNOWN,
     join_reasons,
@@ -35,10 +36,12 @@ from dtcflow.contracts import (
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-MIN_CLONE_FRACTION = 0.5
-"""A cell without epithelial markers is malignant only when it carries at least half of the tumour's profile."""
-DOUBLET_FRACTION = 0.7
-"""A flagged doublet with less of the profile than this may be a tumour cell joined to a marrow cell."""
+HALF_PROFILE = 0.5
+"""Share of the tumour's profile that a doublet of one tumour cell and one normal cell carries."""
+HALF_PROFILE_Z = 1.645
+"""One-sided 5 %: a cell with a normal lineage's markers must carry significantly more than a doublet would."""
+MIN_ARMS = 2
+"""Altered arms, seen in both halves of the genes, without which burden alone decides nothing."""
 SUGGESTIVE_P = 0.05
 """An epithelial-looking cell of normal lineage stays undecided while its copy-number p-value is below this."""
 SUGGESTIVE_EPITHELIAL_Z = 3.0
@@ -84,40 +87,45 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     assessed = (cells["cnv_status"] == "ok").to_numpy()
     candidate = cells["is_candidate"].to_numpy(dtype=bool)
     cell_type = cells["cell_type"].to_numpy(dtype=object)
+    lineage_normal = ~np.isin(cell_type, [EPITHELIAL, UNKNOWN, ""])
+    blood = np.isin(cell_type, list(HAEMATOPOIETIC_TYPES))
     clone_p = cells["clone_llr_p"].to_numpy(dtype=float)
     burden_p = cells["cnv_burden_p"].to_numpy(dtype=float)
-    # two looks at one genome: Bonferroni over both, so that a cell unlike the learned clone can still be found
-    both = np.minimum(1.0, 2.0 * np.fmin(clone_p, burden_p))
-    p = np.where(np.isfinite(clone_p), both, burden_p)
-    q = stratified_q(p, candidate)
-    significant = np.nan_to_num(q, nan=1.0) <= fdr
+    # candidates of a resident lineage (ambient-coated cells, doublets) must not profit from the clear candidates
+    stratum = np.where(candidate, np.where(lineage_normal, 1, 2), 0)
+    clone_q = stratified_q(clone_p, stratum)
+    has_profile = np.isfinite(clone_p)
+    like_clone = np.nan_to_num(clone_q, nan=1.0) <= fdr
+    # second look, only at cells that the clone does not explain: is their genome abnormal in another way?
+    unexplained_p = np.where(like_clone, np.nan, burden_p)
+    other_q = stratified_q(unexplained_p, stratum)
+    abnormal = (np.nan_to_num(other_q, nan=1.0) <= fdr) & (cells["n_arms_altered"].to_numpy() >= MIN_ARMS)
+    q = np.where(has_profile, clone_q, other_q)
     fraction = cells["clone_fraction"].to_numpy(dtype=float)
-    carries_clone = np.nan_to_num(fraction) >= MIN_CLONE_FRACTION
-    carries_clone &= np.nan_to_num(stratified_q(clone_p, candidate), nan=1.0) <= fdr
-    lineage_normal = ~np.isin(cell_type, [EPITHELIAL, UNKNOWN, ""])
-    doublet = cells["is_doublet"].to_numpy(dtype=bool)
+    z_half = (fraction - HALF_PROFILE) / cells["clone_fraction_se"].to_numpy(dtype=float)
+    more_than_half = np.nan_to_num(z_half, nan=-np.inf) > HALF_PROFILE_Z
 
     if tumour_lineage == "any":
-        confirmed = assessed & significant & candidate
         looks_epithelial = np.zeros(len(cells), dtype=bool)
+        confirmed = assessed & candidate & (like_clone | (~has_profile & abnormal))
     else:
         looks_epithelial = candidate | (cell_type == EPITHELIAL)
-        confirmed = assessed & significant & (looks_epithelial | ((cell_type == UNKNOWN) & carries_clone))
-        # a marrow cell with a tumour cell's genome at part strength and its own lineage's markers: two cells in one
-        mixed = confirmed & lineage_normal & ~(np.nan_to_num(fraction, nan=1.0) >= DOUBLET_FRACTION)
-        confirmed &= ~mixed
+        plain = looks_epithelial & ~lineage_normal
+        mislabelled = lineage_normal & more_than_half & (looks_epithelial | ~blood)
+        bare = (cell_type == UNKNOWN) & (np.nan_to_num(fraction) >= HALF_PROFILE)
+        confirmed = assessed & like_clone & (plain | mislabelled | bare)
+        confirmed |= assessed & ~has_profile & plain & abnormal
     klass = np.full(len(cells), "normal", dtype=object)
-    epithelial_neutral = assessed & looks_epithelial & ~significant
+    neutral = assessed & looks_epithelial & ~like_clone & ~abnormal
     # ambient-coated cells: resident lineage, epithelial transcripts, and a genome that gives no hint of a tumour
-    coated = epithelial_neutral & lineage_normal & ~(np.fmin(clone_p, burden_p) < SUGGESTIVE_P)
-    klass[epithelial_neutral & ~coated] = "epithelial_cnv_neutral"
-    beyond = assessed & significant & ~confirmed
+    coated = neutral & lineage_normal & ~(np.fmin(clone_p, burden_p) < SUGGESTIVE_P)
+    klass[neutral & ~coated] = "epithelial_cnv_neutral"
+    beyond = assessed & (like_clone | abnormal) & ~confirmed
     klass[beyond] = "aneuploid_only"
-    klass[beyond & lineage_normal & (doublet | looks_epithelial)] = "possible_tumour_doublet"
-    klass[assessed & ~significant & (cell_type == UNKNOWN) & ~looks_epithelial & carries_clone] = "aneuploid_only"
+    doublet = cells["is_doublet"].to_numpy(dtype=bool)
+    klass[beyond & like_clone & lineage_normal & (doublet | looks_epithelial)] = "possible_tumour_doublet"
     klass[confirmed] = "malignant_confirmed"
-    klass[~assessed & ~lineage_normal] = "unassessable"
-    klass[~assessed & looks_epithelial] = "unassessable"
+    klass[~assessed & (~lineage_normal | looks_epithelial)] = "unassessable"
     call = np.array([CLASSES[k] for k in klass], dtype=object)
     reasons = _reasons(cells, klass, q, lineage_normal, coated)
     return pd.DataFrame(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dtcflow.contracts import ContractError, join_side_car, read_table
 from dtcflow.merge import merge_samples
+from dtcflow.scores.signatures import GeneSet
 
 
 def passed_cells(qc_cells: Sequence[str | Path], side_cars: Mapping[str, str | Path]) -> pd.DataFrame:
@@ -39,9 +40,13 @@ def patient_cells(
     qc_cells: Sequence[str | Path],
     annotation: str | Path,
     genes: str | Path,
+    *,
+    reference_key: str | None = None,
 ) -> tuple[ad.AnnData, pd.DataFrame]:
     """Counts and cell table of one patient, rows in the same order.
 
+    ``reference_key`` names a column of the user's own ``obs``, which intake keeps as ``input_<name>``; it is added to
+    the cell table under its own name, empty where a sample does not have it.
     ``genes`` is the gene table of the cohort (``symbol in_all_samples``): a gene that another patient's sample did not
     measure is marked, so that every patient's copy-number windows are made of the same genes.
     """
@@ -53,4 +58,16 @@ def patient_cells(
     if missing := set(adata.var_names) - set(shared.index):
         raise ContractError(f"{genes} lacks {len(missing)} genes of this patient; rerun rule embed_cohort")
     adata.var["in_all_samples"] = shared.loc[list(adata.var_names)].astype(str).str.lower().eq("true").to_numpy()
+    if reference_key is not None:
+        kept = f"input_{reference_key.removeprefix('input_').replace('/', '_')}"
+        labels = adata.obs[kept].astype(object) if kept in adata.obs else pd.Series("", index=adata.obs_names)
+        cells[reference_key] = labels.where(labels.notna(), "").astype(str).to_numpy(dtype=object)
     return adata, cells
+
+
+SHOWN_ROLES = ("primary", "confirmatory", "progenitor", "dormancy")
+
+
+def shown_scores(panel: Sequence[GeneSet], scores: pd.DataFrame) -> list[str]:
+    """Score columns of the public cell table: the panel's sets with a voting or confirming role that were scored."""
+    return [s.name for s in panel if s.role in SHOWN_ROLES and s.name in scores.columns]

@@ -5,8 +5,8 @@ from dtcflow.logs import setup
 setup(snakemake.log[0], threads=snakemake.threads)
 
 from dtcflow.assemble import assemble_cells, assemble_cohort
+from dtcflow.cells import shown_scores
 from dtcflow.contracts import read_json, read_stage, read_table, write_stage, write_table
-from dtcflow.scores.run import primary_columns
 from dtcflow.scores.signatures import load_panel
 
 files = snakemake.input
@@ -16,7 +16,7 @@ cells = assemble_cells(
     read_table(files.annotation, "annotation"),
     read_table(files.calls, "calls"),
     scores,
-    primary_scores=primary_columns(load_panel(files.panel), scores.columns),
+    primary_scores=shown_scores(load_panel(files.panel), scores),
 )
 windows = (read_stage(path, "cnv") for path in files.windows)
 cohort = assemble_cohort(read_stage(files.cohort, "embedding"), cells, windows, provenance=read_json(files.provenance))

@@ -10,11 +10,11 @@ from dtcflow.cells import passed_cells
 from dtcflow.contracts import read_stage, write_table
 from dtcflow.scores.signatures import load_gmt, load_panel
 
-genes, pathways = compare_pseudobulk(
+comparison = compare_pseudobulk(
     read_stage(snakemake.input.cohort, "embedding"),
     passed_cells(snakemake.input.qc, {"calls": snakemake.input.calls}),
     [*load_panel(snakemake.input.panel), *(s for path in snakemake.input.gmt for s in load_gmt(path))],
     seed=snakemake.params.seed,
 )
-write_table(genes, snakemake.output.genes)
-write_table(pathways, snakemake.output.pathways)
+write_table(comparison.genes, snakemake.output.genes)
+write_table(comparison.pathways, snakemake.output.pathways)

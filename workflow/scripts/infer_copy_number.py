@@ -9,7 +9,8 @@ from dtcflow.cnv.run import infer_copy_number
 from dtcflow.contracts import write_json, write_stage, write_table
 
 files = snakemake.input
-adata, cells = patient_cells(files.matrices, files.qc, files.annotation, files.genes)
+key = snakemake.params.settings["reference_key"]
+adata, cells = patient_cells(files.matrices, files.qc, files.annotation, files.genes, reference_key=key)
 result = infer_copy_number(
     adata,
     cells,

@@ -4,6 +4,7 @@ from dtcflow.logs import setup
 
 setup(snakemake.log[0], threads=snakemake.threads)
 
+from dtcflow.genes import load_aliases, load_positions
 from dtcflow.io.intake import read_sample
 
 from dtcflow.contracts import write_json, write_stage
@@ -11,7 +12,8 @@ from dtcflow.contracts import write_json, write_stage
 adata, report = read_sample(
     {**snakemake.params.row, "path": snakemake.input.matrix},
     config=snakemake.params.config,
-    positions_path=snakemake.input.positions,
+    positions=load_positions(snakemake.input.positions, build=snakemake.params.config["intake"]["genome_build"]),
+    aliases=load_aliases(),
 )
 write_stage(adata, snakemake.output.matrix, "intake")
 write_json(snakemake.output.report, report)

@@ -9,7 +9,7 @@ from pathlib import Path
 from dtcflow import provenance
 from dtcflow.contracts import read_json, write_json
 from dtcflow.evidence.plan import load_plan
-from dtcflow.report.text import methods_text
+from dtcflow.report.text import methods
 
 inputs = {Path(path).stem: read_json(path) for path in snakemake.input.intake}
 content = provenance.record(
@@ -18,6 +18,6 @@ content = provenance.record(
     inputs=inputs,
     resources=[Path(path) for path in snakemake.input.resources],
     plan_hash=load_plan(snakemake.input.claims).sha256,
-    methods=methods_text(snakemake.params.config, provenance.package_versions()),
+    methods="\n\n".join(methods(snakemake.params.config, provenance.package_versions())),
 )
 write_json(snakemake.output.provenance, content)

@@ -8,11 +8,11 @@ type matches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import scipy.sparse as sp
 from scipy import stats
 
@@ -48,10 +48,24 @@ class ReferenceNull:
     unseen: ArmStatistics
     """Empty (0 rows) when the reference has one type only: nothing can be left out."""
     unseen_rows: npt.NDArray[np.int64]
+    unseen_types: npt.NDArray[np.object_]
+    """Type of each unseen row."""
     inflation: Floats
     """Per arm: variance of the matched z (1 for a perfect model), at least 1."""
-    tau: Floats
-    """Per arm: SD of the systematic log-ratio error of an unseen type."""
+    type_squares: Mapping[str, Floats]
+    """Left-out type -> squared log ratio per arm of its cells taken together, less sampling noise."""
+
+    def tau_without(self, left_out: str | None = None) -> Floats:
+        """Per arm: SD of the systematic log-ratio error of an unseen type, judged by all types but ``left_out``."""
+        squares = [value for name, value in self.type_squares.items() if name != left_out]
+        total = np.sum(squares, axis=0) if squares else np.zeros(len(self.inflation))
+        tau = np.sqrt((total + TAU_PRIOR_WEIGHT * TAU_PRIOR**2) / (len(squares) + TAU_PRIOR_WEIGHT))
+        return np.asarray(np.maximum(tau, TAU_FLOOR))
+
+    @property
+    def tau(self) -> Floats:
+        """:meth:`tau_without` nothing left out."""
+        return self.tau_without()
 
 
 def cross_fit(
@@ -95,7 +109,7 @@ def cross_fit(
     names = sorted(set(types.tolist()))
     blocks: list[ArmStatistics] = []
     rows_of: list[npt.NDArray[np.int64]] = []
-    squares = np.zeros(n_arms)
+    squares: dict[str, Floats] = {}
     if len(names) > 1:
         for name in names:
             held, rest = np.flatnonzero(types == name), np.flatnonzero(types != name)
@@ -105,8 +119,7 @@ def cross_fit(
             total_info = part.info.sum(axis=0)
             log_ratio = part.u.sum(axis=0) / np.maximum(total_info, 1e-9)
             log_ratio = log_ratio - np.median(log_ratio)
-            squares += np.maximum(log_ratio**2 - inflation / np.maximum(total_info, 1e-9), 0.0)
-    tau = np.sqrt((squares + TAU_PRIOR_WEIGHT * TAU_PRIOR**2) / (len(blocks) + TAU_PRIOR_WEIGHT))
+            squares[str(name)] = np.maximum(log_ratio**2 - inflation / np.maximum(total_info, 1e-9), 0.0)
     empty = ArmStatistics(np.zeros((0, n_arms)), np.zeros((0, n_arms)), model.arms)
     unseen = (
         ArmStatistics(np.vstack([b.u for b in blocks]), np.vstack([b.info for b in blocks]), model.arms)
@@ -114,7 +127,7 @@ def cross_fit(
         else empty
     )
     unseen_rows = np.concatenate(rows_of) if rows_of else np.empty(0, dtype=np.int64)
-    return ReferenceNull(matched, unseen, unseen_rows, inflation, np.maximum(tau, TAU_FLOOR))
+    return ReferenceNull(matched, unseen, unseen_rows, types[unseen_rows], inflation, squares)
 
 
 def half_mask(model: ArmModel, half: int) -> npt.NDArray[np.bool_]:
@@ -162,13 +175,3 @@ def benjamini_hochberg(p: Floats) -> Floats:
     if known.any():
         adjusted[known] = stats.false_discovery_control(p[known], method="bh")
     return adjusted
-
-
-def pseudobulk_log_ratio(statistics: ArmStatistics, inflation: Floats, tau: Floats) -> pd.DataFrame:
-    """Arm log ratios of a group of cells: ``log_ratio se`` per arm, centred on the group's median arm."""
-    info = statistics.info.sum(axis=0)
-    assessable = info > 0
-    log_ratio = np.where(assessable, statistics.u.sum(axis=0) / np.maximum(info, 1e-9), np.nan)
-    log_ratio = log_ratio - np.nanmedian(log_ratio) if assessable.any() else log_ratio
-    se = np.sqrt(np.where(assessable, inflation / np.maximum(info, 1e-9), np.inf) + tau**2)
-    return pd.DataFrame({"log_ratio": log_ratio, "se": se}, index=pd.Index(statistics.arms, name="arm"))

@@ -134,6 +134,21 @@ def score_against(
     return t, llr
 
 
+def clone_fraction(profile: Floats | None, statistics: ArmStatistics, inflation: Floats) -> tuple[Floats, Floats]:
+    """Least-squares share of the clone's profile in each cell, and its standard error.
+
+    About 1 in a tumour cell, 0.5 in a doublet of a tumour and a marrow cell of equal size, 0 in a marrow cell.
+    """
+    n = len(statistics.u)
+    if profile is None or not np.any(profile):
+        return np.full(n, np.nan), np.full(n, np.nan)
+    info = statistics.info
+    centred = profile - (info @ profile / np.maximum(info.sum(axis=1), 1e-9))[:, None]
+    size = np.maximum((np.square(centred) * info).sum(axis=1), 1e-9)
+    error = np.sqrt((np.square(centred) * info * inflation).sum(axis=1)) / size
+    return np.asarray((centred * statistics.u).sum(axis=1) / size), np.asarray(error)
+
+
 @dataclass(frozen=True)
 class LearnedProfile:
     """Outcome of the seed loop: who took part, what was learned, and how each cell scored without itself."""

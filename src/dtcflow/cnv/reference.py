@@ -41,6 +41,10 @@ class Reference:
     """``ok``, ``no_reference`` or ``small_reference``."""
     note: str
 
+    def without(self, suspect: npt.NDArray[np.bool_], *, min_cells: int) -> Reference:
+        """The reference without some of its cells; types that become too small leave it."""
+        return _settle(self.rows[~suspect], self.types[~suspect], min_cells=min_cells)
+
 
 def choose_reference(
     cells: pd.DataFrame,
@@ -86,23 +90,26 @@ def choose_reference(
         eligible = ~np.isin(types, [EPITHELIAL, UNKNOWN, ""]) & ~candidate & ~cells["is_doublet"].to_numpy(dtype=bool)
     order = stable_order(cells["cell_id"].tolist(), seed=seed)
     rows: list[npt.NDArray[np.int64]] = []
-    counts: dict[str, int] = {}
     for cell_type in sorted(set(types[eligible])):
         members = np.flatnonzero(eligible & (types == cell_type))
-        if len(members) < MIN_CELLS_PER_TYPE:
-            continue
-        kept = np.sort(members[np.argsort(order[members], kind="stable")][:max_per_type])
-        rows.append(kept)
-        counts[str(cell_type)] = len(kept)
+        rows.append(members[np.argsort(order[members], kind="stable")][:max_per_type])
     chosen = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
-    total = len(chosen)
+    return _settle(chosen, types[chosen], min_cells=min_cells)
+
+
+def _settle(rows: npt.NDArray[np.int64], types: npt.NDArray[np.object_], *, min_cells: int) -> Reference:
+    """Drop types that are too small and say whether what is left is enough."""
+    names, sizes = np.unique(types.astype(str), return_counts=True)
+    counts = {str(name): int(n) for name, n in zip(names, sizes, strict=True) if n >= MIN_CELLS_PER_TYPE}
+    keep = np.isin(types, list(counts))
+    total = int(keep.sum())
     if total == 0:
         status = "no_reference"
-        note = f"no normal type with at least {MIN_CELLS_PER_TYPE} cells; {int(eligible.sum())} normal cells in all"
+        note = f"no normal type with at least {MIN_CELLS_PER_TYPE} cells; {len(rows)} normal cells in all"
     elif total < min_cells:
         status = "small_reference"
         note = f"{total} reference cells, {min_cells} are needed"
     else:
         status = "ok"
         note = ", ".join(f"{name} {n}" for name, n in counts.items())
-    return Reference(chosen.astype(np.int64), types[chosen], counts, status, note)
+    return Reference(rows[keep].astype(np.int64), types[keep], counts, status, note)

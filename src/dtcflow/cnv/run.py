@@ -22,7 +22,14 @@ from dtcflow.cnv.null import (
     half_mask,
     tail_p_values,
 )
-from dtcflow.cnv.profile import LearnedProfile, SplitStatistics, learn_clone, profile_of, score_against
+from dtcflow.cnv.profile import (
+    LearnedProfile,
+    SplitStatistics,
+    clone_fraction,
+    learn_clone,
+    profile_of,
+    score_against,
+)
 from dtcflow.cnv.reference import Reference, choose_reference, stable_order
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
 from dtcflow.contracts import COUNTS, X_CNV
@@ -33,6 +40,8 @@ log = logging.getLogger(__name__)
 
 BURDEN_CLIP = 6.0
 MIN_PROFILE_ARMS = 2
+MIN_TYPES_TO_SCREEN = 3
+"""Screening a type needs two others: one to model it, and one to say how far a normal type may be off."""
 MIN_PROFILE_STRENGTH = 60.0
 """Sum of squared z over the called arms below which a learned profile is not believed.
 
@@ -129,75 +138,150 @@ def infer_copy_number(
     if reference.status == "ok" and expressed.sum() < settings["min_genes"]:
         status["status"] = "too_few_genes"
         status["reason"] = f"{int(expressed.sum())} expressed genes with a position, {settings['min_genes']} are needed"
-    arms = var["arm"].astype(str).to_numpy(dtype=object)
-    model: ArmModel | None = None
+    suspects = np.zeros(len(cells), dtype=bool)
+    scored: Scored | None = None
     if status["status"] == "ok":
-        rows = reference.rows
-        model = fit_arm_model(sp.csr_matrix(counts[rows]), reference.types, arms, usable)
-        if len(model.arms) < MIN_PROFILE_ARMS + 1:
-            status.update(status="too_few_genes", reason=f"{len(model.arms)} arms have enough informative genes")
-    if status["status"] != "ok" or model is None:
+        gene_arms = var["arm"].astype(str).to_numpy(dtype=object)
+        scored = score_cells(counts, cell_ids, reference, gene_arms, usable, folds=settings["folds"], seed=seed)
+        suspect = suspect_reference(scored, seed=seed, folds=settings["folds"], effect=settings["min_abs_log_ratio"])
+        if suspect.any():
+            suspects[reference.rows[suspect]] = True
+            log.warning("%s: %d reference cells carry a tumour-like genome and left it", patient_id, suspect.sum())
+            reference = reference.without(suspect, min_cells=settings["min_reference_cells"])
+            status.update(reference=reference.counts, reference_note=reference.note, status=reference.status)
+            status["reason"] = "" if reference.status == "ok" else reference.note
+            if reference.status == "ok":
+                scored = score_cells(counts, cell_ids, reference, gene_arms, usable, folds=settings["folds"], seed=seed)
+        if status["status"] == "ok" and len(scored.model.arms) <= MIN_PROFILE_ARMS:
+            status.update(status="too_few_genes", reason=f"{len(scored.model.arms)} arms have enough informative genes")
+    status["n_suspect_reference"] = int(suspects.sum())
+    if status["status"] != "ok" or scored is None:
         log.warning("%s: copy number not assessable: %s", patient_id, status["reason"])
         return _not_assessable(cells, status)
-    return _assess(
-        adata, counts, order, cells, cell_ids, model, reference, usable, arms, settings, epithelial_z, seed, status
+    candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"]) | suspects
+    table = evidence_table(cells, scored, candidate, settings=settings, seed=seed, status=status)
+    smoothed = smooth_windows(
+        log_normalise(sp.csr_matrix(adata.layers[COUNTS]))[:, order],
+        var,
+        reference.rows,
+        reference.types,
+        window_size=settings["window_size"],
+        step=settings["step"],
     )
+    table["cnv_score_infercnvpy"] = window_score(smoothed)
+    status["infercnvpy_concordance"] = concordance(table, cells)
+    return CopyNumber(table, _pack(cells, smoothed, scored.statistics, scored.null, scored.model), status)
 
 
-def _assess(
-    adata: ad.AnnData,
+@dataclass(frozen=True)
+class Scored:
+    """All cells of a patient against one reference; reference cells by models they had no part in."""
+
+    reference: Reference
+    model: ArmModel
+    statistics: SplitStatistics
+    null: ReferenceNull
+    split_null: tuple[ReferenceNull, ReferenceNull]
+
+    @property
+    def unseen(self) -> ArmStatistics:
+        """Null for a cell that no reference type matches; the matched null where only one type is there."""
+        return self.null.unseen if len(self.null.unseen.u) else self.null.matched
+
+
+def score_cells(
     counts: sp.csr_matrix,
-    order: npt.NDArray[np.int64],
-    cells: pd.DataFrame,
     cell_ids: list[str],
-    model: ArmModel,
     reference: Reference,
-    usable: npt.NDArray[np.bool_],
     arms: npt.NDArray[np.object_],
-    settings: Mapping[str, Any],
-    epithelial_z: float,
+    usable: npt.NDArray[np.bool_],
+    *,
+    folds: int,
     seed: int,
-    status: dict[str, Any],
-) -> CopyNumber:
+) -> Scored:
+    """Fit the reference model and score every cell, whole genome and two halves of the genes."""
     rows = reference.rows
     reference_counts = sp.csr_matrix(counts[rows])
     reference_ids = [cell_ids[i] for i in rows]
+    model = fit_arm_model(reference_counts, reference.types, arms, usable)
 
-    def held_out(half: int | None) -> ReferenceNull:
-        return cross_fit(
+    def one(half: int | None) -> tuple[ArmStatistics, ReferenceNull]:
+        null = cross_fit(
             reference_counts,
             reference.types,
             reference_ids,
             arms,
             usable,
             model,
-            folds=settings["folds"],
+            folds=folds,
             seed=seed,
             half=half,
         )
+        mask = None if half is None else half_mask(model, half)
+        return _with_held_out(arm_statistics(model, counts, gene_mask_in_use=mask), null, rows), null
 
-    null = held_out(None)
-    split_null = (held_out(0), held_out(1))
-    statistics = SplitStatistics(
-        _with_held_out(arm_statistics(model, counts), null, rows),
-        (
-            _with_held_out(arm_statistics(model, counts, gene_mask_in_use=half_mask(model, 0)), split_null[0], rows),
-            _with_held_out(arm_statistics(model, counts, gene_mask_in_use=half_mask(model, 1)), split_null[1], rows),
-        ),
-    )
-    unmatched = ~np.isin(cells["cell_type"].to_numpy(dtype=object), list(reference.counts))
-    candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"])
+    full, null = one(None)
+    first, first_null = one(0)
+    second, second_null = one(1)
+    return Scored(reference, model, SplitStatistics(full, (first, second)), null, (first_null, second_null))
+
+
+def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -> npt.NDArray[np.bool_]:
+    """Reference cells that share a tumour-like genome although their annotation is normal.
+
+    Carcinoma cells can look like fibroblasts. Every type is scored by a model fitted on the other types and goes
+    through the same seed loop as tumour candidates; the members of a believable clone leave the reference.
+    """
+    null, suspect = scored.null, np.zeros(len(scored.reference.rows), dtype=bool)
+    whole = SplitStatistics(null.unseen, (scored.split_null[0].unseen, scored.split_null[1].unseen))
+    names = sorted(set(null.unseen_types.tolist()))
+    if len(names) < MIN_TYPES_TO_SCREEN:
+        return suspect
+    for name in names:
+        inside = null.unseen_types == name
+        tau = null.tau_without(name)
+        own = burden(null.unseen[inside], null.inflation, tau)
+        others = burden(null.unseen[~inside], null.inflation, tau)
+        order = stable_order([str(i) for i in null.unseen_rows[inside]], seed=seed)
+        learned = learn_clone(
+            whole[inside],
+            np.ones(int(inside.sum()), dtype=bool),
+            tail_p_values(own, others),
+            (order % np.uint64(folds)).astype(np.int64),
+            inflation=null.inflation,
+            tau=tau,
+            min_abs_log_ratio=effect,
+        )
+        profile, _ = _believable(learned)
+        if profile is not None:
+            suspect[null.unseen_rows[inside]] = learned.membership > 0.5
+    return suspect
+
+
+def evidence_table(
+    cells: pd.DataFrame,
+    scored: Scored,
+    candidate: npt.NDArray[np.bool_],
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    status: dict[str, Any],
+) -> pd.DataFrame:
+    """Burden and clone evidence per cell (table ``cnv_cells`` but for infercnvpy's score); fills ``status``."""
+    cell_ids = cells["cell_id"].tolist()
+    null, reference, statistics = scored.null, scored.reference, scored.statistics
+    tau = null.tau
     is_reference = np.zeros(len(cells), dtype=bool)
-    is_reference[rows] = True
+    is_reference[reference.rows] = True
     candidate = candidate & ~is_reference
-    unmatched = unmatched | candidate
-    unseen = null.unseen if len(null.unseen.u) else null.matched
+    unmatched = ~np.isin(cells["cell_type"].to_numpy(dtype=object), list(reference.counts)) | candidate
+    unmatched = unmatched & ~is_reference
 
     def p_values(observed: Floats, matched_null: Floats, unseen_null: Floats) -> Floats:
         return np.where(unmatched, tail_p_values(observed, unseen_null), tail_p_values(observed, matched_null))
 
-    value = burden(statistics.full, null.inflation, null.tau)
-    burden_p = p_values(value, burden(null.matched, null.inflation, null.tau), burden(unseen, null.inflation, null.tau))
+    value = burden(statistics.full, null.inflation, tau)
+    burden_p = p_values(value, burden(null.matched, null.inflation, tau), burden(scored.unseen, null.inflation, tau))
     fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
     learned = learn_clone(
         statistics,
@@ -205,36 +289,27 @@ def _assess(
         burden_p,
         fold,
         inflation=null.inflation,
-        tau=null.tau,
+        tau=tau,
         min_abs_log_ratio=settings["min_abs_log_ratio"],
     )
     profile, strength = _believable(learned)
-    llr = np.full(len(cells), np.nan)
-    llr_p = np.full(len(cells), np.nan)
+    llr, llr_p = np.full(len(cells), np.nan), np.full(len(cells), np.nan)
     if profile is not None:
         matched_t, _ = score_against(profile, null.matched, null.inflation)
-        unseen_t, _ = score_against(profile, unseen, null.inflation)
-        llr = learned.llr
-        llr_p = p_values(learned.t, matched_t, unseen_t)
+        unseen_t, _ = score_against(profile, scored.unseen, null.inflation)
+        llr, llr_p = learned.llr, p_values(learned.t, matched_t, unseen_t)
+    fraction, fraction_se = clone_fraction(profile, statistics.full, null.inflation)
     status.update(
         clone_status=learned.status if profile is not None or learned.status != "ok" else "weak_profile",
         n_candidates=int(candidate.sum()),
         profile_strength=strength,
         n_profile_arms=0 if profile is None else int(np.count_nonzero(profile)),
         inflation=float(np.median(null.inflation)),
-        tau=float(np.median(null.tau)),
+        tau=float(np.median(tau)),
         smallest_detectable=_smallest_detectable(statistics.full, candidate, null),
-        n_arms=len(model.arms),
+        n_arms=len(scored.model.arms),
     )
-    smoothed = smooth_windows(
-        log_normalise(sp.csr_matrix(adata.layers[COUNTS]))[:, order],
-        adata.var.iloc[order],
-        rows,
-        reference.types,
-        window_size=settings["window_size"],
-        step=settings["step"],
-    )
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "cell_id": cell_ids,
             "cnv_status": "ok",
@@ -245,24 +320,33 @@ def _assess(
             "clone_llr": llr,
             "clone_llr_p": llr_p,
             "n_arms_altered": _arms_altered(statistics, null),
-            "cnv_score_infercnvpy": window_score(smoothed),
             "is_candidate": candidate,
             "clone_membership": learned.membership,
-            "clone_fraction": _clone_fraction(profile, statistics.full),
+            "clone_fraction": fraction,
+            "clone_fraction_se": fraction_se,
         }
     )
-    return CopyNumber(table, _pack(cells, smoothed, statistics, null, model), status)
 
 
-def stratified_q(p: Floats, stratum: npt.NDArray[np.bool_]) -> Floats:
-    """Benjamini-Hochberg within candidates and within the rest.
+def concordance(table: pd.DataFrame, cells: pd.DataFrame) -> dict[str, float | None]:
+    """Per sample: Spearman correlation of our burden with infercnvpy's window score, the second opinion."""
+    found: dict[str, float | None] = {}
+    for sample in sorted(set(cells["sample_id"])):
+        part = table[(cells["sample_id"] == sample).to_numpy(dtype=bool)]
+        rho = part["cnv_burden"].corr(part["cnv_score_infercnvpy"], method="spearman") if len(part) > 2 else np.nan
+        found[str(sample)] = float(rho) if np.isfinite(rho) else None
+    return found
+
+
+def stratified_q(p: Floats, stratum: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> Floats:
+    """Benjamini-Hochberg within each stratum (candidates and other cells).
 
     Whether a cell looks epithelial is decided without its copy number, so under the null the strata are exchangeable
     and a few candidates need not pay for thousands of marrow cells.
     """
     q = np.full(p.shape, np.nan)
-    for member in (stratum, ~stratum):
-        q[member] = benjamini_hochberg(p[member])
+    for value in np.unique(stratum):
+        q[stratum == value] = benjamini_hochberg(p[stratum == value])
     return q
 
 
@@ -293,15 +377,6 @@ def _arms_altered(statistics: SplitStatistics, null: ReferenceNull) -> npt.NDArr
     return np.asarray(((np.abs(z) >= 3.0) & agree).sum(axis=1), dtype=np.int64)
 
 
-def _clone_fraction(profile: Floats | None, statistics: ArmStatistics) -> Floats:
-    """Least-squares share of the clone's profile in a cell: about 1 in a tumour cell, 0.5 in a doublet, 0 in marrow."""
-    if profile is None:
-        return np.full(len(statistics.u), np.nan)
-    info = statistics.info
-    centred = profile - (info @ profile / np.maximum(info.sum(axis=1), 1e-9))[:, None]
-    return np.asarray((centred * statistics.u).sum(axis=1) / np.maximum((np.square(centred) * info).sum(axis=1), 1e-9))
-
-
 def _smallest_detectable(
     statistics: ArmStatistics, candidate: npt.NDArray[np.bool_], null: ReferenceNull
 ) -> dict[str, float]:
@@ -323,7 +398,7 @@ def _smallest_detectable(
 def genome_order(var: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Column order by chromosome, start and symbol, so that results do not depend on the order of the genes."""
     rank = {f"chr{i}": i for i in range(1, 23)} | {"chrX": 23, "chrY": 24, "chrM": 25}
-    chromosome = var["chromosome"].map(rank).fillna(99).to_numpy(dtype=float)
+    chromosome = var["chromosome"].astype(str).map(rank).fillna(99).to_numpy(dtype=float)
     return np.lexsort((var.index.astype(str).to_numpy(dtype=str), var["start"].to_numpy(dtype=float), chromosome))
 
 
@@ -376,6 +451,7 @@ def _not_assessable(cells: pd.DataFrame, status: dict[str, Any]) -> CopyNumber:
     table["is_candidate"] = False
     table["clone_membership"] = 0.0
     table["clone_fraction"] = empty
+    table["clone_fraction_se"] = empty
     packed = ad.AnnData(obs=_identity(cells))
     packed.obsm[X_CNV] = np.zeros((len(cells), 0), dtype=np.float32)
     for suffix in ("", "_half0", "_half1"):

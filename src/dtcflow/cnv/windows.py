@@ -92,7 +92,7 @@ def smooth_windows(
     from infercnvpy.tl import infercnv
 
     use = np.flatnonzero(var["chromosome"].isin(AUTOSOMES).to_numpy())
-    chromosome_rank = var["chromosome"].map({c: i for i, c in enumerate(AUTOSOMES)}).to_numpy(dtype=float)
+    chromosome_rank = var["chromosome"].astype(str).map({c: i for i, c in enumerate(AUTOSOMES)}).to_numpy(dtype=float)
     names = var.index.astype(str).to_numpy(dtype=object)
     order = use[np.lexsort((names[use].astype(str), var["start"].to_numpy()[use], chromosome_rank[use]))]
     sorted_var = var.iloc[order]
