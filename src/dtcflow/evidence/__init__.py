@@ -1,0 +1,1 @@
+"""The analysis plan evaluated: patient-level contrasts, tests, controls and a three-way verdict."""

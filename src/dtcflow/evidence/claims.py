@@ -1,0 +1,410 @@
+"""Rules applied to computed claims: rows of ``claims.tsv`` and what ``verdict.json`` holds about each claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+from scipy.special import expit, logit
+
+from dtcflow.contracts import TABLES
+from dtcflow.evidence.decide import Decision, Rule, candidate, decide, refutes, supports
+from dtcflow.evidence.identity import Identity
+from dtcflow.evidence.inference import adjust
+from dtcflow.evidence.paired import Paired
+from dtcflow.evidence.plan import GROUPS, Claim, Plan, Rules
+from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, smallest_p
+from dtcflow.evidence.robustness import fragile
+from dtcflow.scores.calibrated import OK
+
+NAN: Final = float("nan")
+SD_UNIT: Final = "SD between reference cells"
+SHARE_UNIT: Final = "share of cells"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its verdict.
+
+    ``row`` is its line of ``claims.tsv``, ``detail`` everything a reader needs to recompute it, ``rules`` the rules
+    as applied.
+    """
+
+    claim: Claim
+    decision: Decision
+    row: dict[str, Any]
+    detail: dict[str, Any]
+    rules: tuple[Rule, ...]
+
+
+def _row(claim: Claim, decision: Decision, **values: Any) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(TABLES["claims"], NAN)
+    row |= {
+        "claim_id": claim.id,
+        "title": claim.title,
+        "role": claim.role,
+        "verdict": decision.verdict,
+        "codes": ";".join(decision.codes),
+        "unit": "",
+        "n_patients": 0,
+        "patients_needed": None,
+        "contrast": claim.contrast if claim.evaluated else "",
+        "primary_signature": claim.primary_signature,
+    }
+    return row | values
+
+
+def not_evaluated(claim: Claim) -> Judged:
+    """Return a claim of the plan that this version does not test."""
+    decision = Decision("INCONCLUSIVE", ("NOT_EVALUATED",))
+    return Judged(claim, decision, _row(claim, decision), {"evaluated": False}, ())
+
+
+def _enough_patients(n: int, rules: Rules) -> Rule:
+    need = rules.confirmatory_patients
+    return Rule(
+        "patients",
+        n,
+        need,
+        n >= need,
+        "LOW_N",
+        f"{n} usable patients; a verdict needs {need} (with {n}, no two-sided p is below {smallest_p(n):.3g})"
+        if n
+        else f"no usable patient; a verdict needs {need}",
+    )
+
+
+def _present(absent: tuple[str, ...]) -> list[Rule]:
+    return [Rule("compartment sampled", 0, 1, False, "NO_DATA", f"the cohort has no {name} sample") for name in absent]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# C0
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def judge_identity(claim: Claim, rules: Rules, found: Identity, *, sampled: bool) -> Judged:
+    """Apply the plan to the identity gate.
+
+    SUPPORTED: the lower 95 % limit of the share exceeds ``claim.sesoi`` and enough patients have enough called cells.
+    NOT_SUPPORTED: the upper 90 % limit is below it. The threshold is one half because in a sequencing study 53 % of
+    marrow cells with tumour morphology were tumour cells (Demeulemeester 2016, doi 10.1186/s13059-016-1109-7): a gate
+    below that would be met by morphology alone.
+    """
+    compartment = GROUPS[claim.a]
+    need, n = rules.confirmatory_patients, found.fit.n
+    checks = [
+        Rule(
+            "called tumour cells",
+            found.n_malignant,
+            1,
+            found.n_malignant > 0,
+            "NO_TUMOUR_CELLS",
+            f"{found.n_malignant} malignant cells called in {compartment}",
+        ),
+        *_present(() if sampled else (compartment,)),
+        _enough_patients(n, rules),
+        Rule(
+            "patients with enough called cells",
+            found.n_called,
+            need,
+            found.n_called >= need,
+            "LOW_CELLS",
+            f"{found.n_called} patients have {claim.called_cells} or more called cells; {need} are needed",
+        ),
+    ]
+    wanted = candidate(supports=found.low > claim.sesoi, refutes=found.high90 < claim.sesoi)
+    decision = decide(wanted, checks, tested=n >= 2)
+    threshold = float(logit(claim.sesoi))
+    # the interval's own spread: it stays above zero when all patients have the same share
+    sd = found.fit.standard_error * math.sqrt(n)
+    mde = minimum_detectable_effect(sd, n, alpha=rules.alpha)
+    row = _row(
+        claim,
+        decision,
+        unit=SHARE_UNIT,
+        n_patients=n,
+        estimate=found.share,
+        ci_low=found.low,
+        ci_high=found.high,
+        p_value=found.p_value,
+        sesoi=claim.sesoi,
+        mde80=float(expit(threshold + mde)),
+        patients_needed=patients_needed(found.fit.estimate - threshold, sd, alpha=rules.alpha, minimum=need),
+    )
+    detail = {
+        "evaluated": True,
+        "scale": "log-odds of the share; estimate and limits are transformed back",
+        "meta_analysis": found.fit.as_dict(),
+        "ci90": [found.low90, found.high90],
+        "patients_with_called_cells": found.n_called,
+        "patients": found.patients.to_dict("records"),
+    }
+    return Judged(claim, decision, row, detail, tuple(checks))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Paired contrasts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def data_rules(found: Paired, rules: Rules) -> list[Rule]:
+    """Rules on the data, checked before any number is looked at."""
+    claim, overview = found.claim, found.layout.overview
+    a, b = GROUPS[claim.a], GROUPS[claim.b]
+    n, need = len(found.layout.patients), rules.confirmatory_patients
+    well = (overview["n_cells_a"] >= rules.cells_a) & (overview["n_cells_b"] >= rules.cells_b)
+    # a patient never sampled in one compartment is a matter of LOW_N, not of too few cells
+    short = ~well & ~overview["reason"].str.startswith("no ") | overview["reason"].str.contains("no malignant cell")
+    n_well, n_short = int(well.sum()), int(short.sum())
+    checks = [
+        Rule(
+            "called tumour cells",
+            found.n_called_a,
+            1,
+            found.n_called_a > 0,
+            "NO_TUMOUR_CELLS",
+            f"{found.n_called_a} malignant cells called in {a}",
+        ),
+        *_present(found.compartments_absent),
+        _enough_patients(n, rules),
+        Rule(
+            "compartment estimable",
+            len(found.aliasing.factors),
+            0,
+            not found.aliasing.confounded,
+            "CONFOUNDED",
+            f"{a} and {b} cannot be told from {', '.join(found.aliasing.factors)}"
+            if found.aliasing.confounded
+            else f"{a} and {b} can be told from study, platform and batch",
+        ),
+        Rule(
+            "well-measured patients",
+            n_well,
+            need,
+            n_well >= need or n_short == 0,
+            "LOW_CELLS",
+            f"{n_well} patients have {rules.cells_a} cells or more in {a} and {rules.cells_b} in {b}; {need} needed",
+        ),
+    ]
+    if not found.coverage.empty:
+        checks += _coverage_rules(found)
+    limit = rules.genes_per_cell_plate if found.plate else rules.genes_per_cell_droplet
+    for group, median in found.median_genes.items():
+        checks.append(
+            Rule(
+                f"genes per cell, {group}",
+                median,
+                limit,
+                median >= limit,
+                "LOW_QUALITY",
+                f"median of {median:.0f} genes per cell in {GROUPS[group]}; at least {limit} are needed",
+            )
+        )
+    return checks
+
+
+def _coverage_rules(found: Paired) -> list[Rule]:
+    table = {str(line["signature"]): line for line in found.coverage.to_dict("records")}
+    checks = []
+    asked = [(found.claim.primary_signature, "verdict"), *((name, "verdict") for name in found.claim.negative_controls)]
+    asked += [(name, "support") for name in found.claim.signature_covariates()]
+    for name, blocks in asked:
+        line = table[name]
+        present, asked_for, seen = (int(line[key]) for key in ("n_present", "n_genes", "n_detected"))
+        sentence = f"{name}: {present} of {asked_for} genes measured, {seen} detected"
+        if line["reason"]:
+            sentence += f" ({line['reason']})"
+        share = present / max(asked_for, 1)
+        checks.append(Rule(f"coverage of {name}", share, NAN, line["status"] == OK, "LOW_COVERAGE", sentence, blocks))
+    return checks
+
+
+def result_rules(found: Paired, rules: Rules, wanted: str) -> list[Rule]:
+    """Rules on the result; only those that can be checked (an estimate exists)."""
+    claim, fit = found.claim, found.fit
+    if fit.n < rules.estimate_patients:
+        return []
+    checks = []
+    for row in found.controls[found.controls["control"] == "negative_signature"].to_dict("records"):
+        if math.isfinite(row["estimate"]):
+            checks.append(
+                Rule(
+                    row["label"],
+                    row["estimate"],
+                    claim.sesoi,
+                    bool(row["ok"]),
+                    "CONTAMINATION",
+                    f"{row['signature']}: {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must "
+                    f"include 0 or lie below {claim.sesoi:g}",
+                )
+            )
+    half = (fit.ci90_high - fit.ci90_low) / 2
+    checks.append(
+        Rule(
+            "half-width of the 90 % interval",
+            half,
+            claim.sesoi,
+            half <= claim.sesoi,
+            "IMPRECISE",
+            f"the 90 % interval reaches {half:.2f} to either side; at most {claim.sesoi:g} is allowed",
+        )
+    )
+    reasons = fragile(claim, rules, wanted, fit.estimate, found.robustness)
+    checks.append(
+        Rule(
+            "robustness",
+            found.robustness.agreement,
+            rules.agreement,
+            not reasons,
+            "FRAGILE",
+            "; ".join(reasons)
+            or f"{found.robustness.agreement:.0%} of {found.robustness.n_computable} specifications agree in "
+            "sign and no single patient decides",
+        )
+    )
+    p = found.p_gene_set
+    checks.append(
+        Rule(
+            "random gene sets",
+            p,
+            rules.alpha,
+            bool(p < rules.alpha),
+            "GENE_SET_NULL",
+            f"p = {p:.3g} against {found.null.size} random gene sets of the same kind (two-sided)",
+            "support",
+        )
+    )
+    if claim.covariates:
+        kept = found.adjusted.estimate * claim.sign
+        checks.append(
+            Rule(
+                "effect after adjustment",
+                kept,
+                claim.sesoi / 2,
+                bool(kept >= claim.sesoi / 2),
+                "NOT_ROBUST_TO_COVARIATES",
+                f"{found.adjusted.estimate:.2f} after adjustment for {', '.join(found.covariates_used) or 'nothing'}; "
+                f"at least {claim.sesoi / 2:g} must stay",
+                "support",
+            )
+        )
+    return checks
+
+
+def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str]) -> Judged:
+    """Apply the plan to a paired contrast.
+
+    Parameters
+    ----------
+    found
+        The computed contrast.
+    rules
+        Thresholds.
+    p_adjusted
+        Its p value after adjustment within its family.
+    gates
+        Verdict of each gate; all must be SUPPORTED.
+    """
+    claim, fit = found.claim, found.fit
+    wanted = candidate(
+        supports=supports(
+            estimate=fit.estimate,
+            low=fit.ci_low,
+            high=fit.ci_high,
+            p_adjusted=p_adjusted,
+            sign=claim.sign,
+            sesoi=claim.sesoi,
+            alpha=rules.alpha,
+        ),
+        refutes=refutes(
+            high90=fit.ci90_high,
+            low90=fit.ci90_low,
+            low=fit.ci_low,
+            high=fit.ci_high,
+            sign=claim.sign,
+            sesoi=claim.sesoi,
+        ),
+    )
+    checks = data_rules(found, rules)
+    checks += [
+        Rule(f"gate {name}", NAN, NAN, verdict == "SUPPORTED", "GATE_FAILED", f"gate {name} is {verdict}")
+        for name, verdict in gates.items()
+    ]
+    checks += result_rules(found, rules, wanted)
+    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
+    row = _row(
+        claim,
+        decision,
+        unit=SD_UNIT,
+        n_patients=len(found.layout.patients),
+        estimate=fit.estimate,
+        ci_low=fit.ci_low,
+        ci_high=fit.ci_high,
+        p_value=found.test.p_value,
+        p_adjusted=p_adjusted,
+        p_gene_set=found.p_gene_set,
+        sesoi=claim.sesoi,
+        mde80=found.mde80,
+        patients_needed=found.patients_needed,
+        sensitivity_agreement=found.robustness.agreement,
+        self_check_type1=found.self_check_type1,
+    )
+    return Judged(claim, decision, row, _detail(found), tuple(checks))
+
+
+def _detail(found: Paired) -> dict[str, Any]:
+    robustness, used = found.robustness, found.patients
+    return {
+        "evaluated": True,
+        "method": "Paule-Mandel mean with a Hartung-Knapp-Sidik-Jonkman t interval; p by sign-flip over patients",
+        "direction": found.claim.direction,
+        "meta_analysis": found.fit.as_dict(),
+        "sign_flip": {"p_value": found.test.p_value, "patterns": found.test.n_patterns, "exact": found.test.exact},
+        "gene_set_null": {"p_value": found.p_gene_set, "two_sided": True, "estimates": found.null.tolist()},
+        "adjusted": found.adjusted.as_dict()
+        | {"covariates": list(found.covariates_used), "covariates_missing": list(found.covariates_missing)},
+        "confirmatory_signature": found.confirmatory.as_dict()
+        | {"signature": found.claim.confirmatory_signature, "p_value": found.confirmatory_test.p_value},
+        "robustness": {
+            "specifications": robustness.n_specifications,
+            "computable": robustness.n_computable,
+            "agreement_in_sign": robustness.agreement,
+            "share_below_sesoi": robustness.below_sesoi,
+            "median_estimate": robustness.median,
+            "leave_one_out": robustness.leave_one_out.to_dict("records"),
+        },
+        "design": {"aliased_with": list(found.aliasing.factors), "patients_unmixed": found.aliasing.n_unmixed},
+        "self_check": {"type1": found.self_check_type1, "standard_error": found.self_check_se},
+        "scale": found.scale,
+        "depth_repeats": found.depth_repeats,
+        "median_genes": found.median_genes,
+        "patients": used[used["analysis"] == "primary"].drop(columns="analysis").to_dict("records"),
+        "n_cells": found.n_cells,
+        "n_genes_used": found.n_genes_used,
+    }
+
+
+def adjust_families(plan: Plan, p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjust p values within families: Holm for confirmatory, Benjamini-Hochberg for secondary claims.
+
+    Only claims that were evaluated and have a p value count; a claim named by the plan but not tested takes no share
+    of the error (``verdict.json`` says which ones were counted).
+    """
+    out: dict[str, float] = {}
+    for family, method in (("confirmatory", "holm"), ("secondary", "bh"), ("none", "none")):
+        members = [claim.id for claim in plan.claims if claim.family == family and claim.id in p_values]
+        adjusted = adjust([p_values[name] for name in members], method)
+        out |= dict(zip(members, (float(p) for p in adjusted), strict=True))
+    return out
+
+
+def claims_table(judged: list[Judged]) -> pd.DataFrame:
+    """Rows as the table ``claims``."""
+    frame = pd.DataFrame([one.row for one in judged], columns=list(TABLES["claims"]))
+    frame["n_patients"] = frame["n_patients"].astype("int64")
+    frame["patients_needed"] = pd.array([one.row["patients_needed"] for one in judged], dtype="Int64")
+    return frame

@@ -1,0 +1,111 @@
+"""The three-way rule: from numbers to SUPPORTED, NOT_SUPPORTED or INCONCLUSIVE with its codes. No discretion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from dtcflow.contracts import CODES
+
+CODE_ORDER: Final = (
+    *("NO_TUMOUR_CELLS", "NOT_EVALUATED", "NO_DATA", "LOW_N", "CONFOUNDED", "LOW_CELLS", "LOW_COVERAGE", "LOW_QUALITY"),
+    *("GATE_FAILED", "CONTAMINATION", "IMPRECISE", "FRAGILE", "GENE_SET_NULL", "NOT_ROBUST_TO_COVARIATES"),
+    "NO_EFFECT_SHOWN",
+)
+"""Order in which codes are listed: what would have to be mended first comes first."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the plan as it was applied.
+
+    Attributes
+    ----------
+    name
+        What is compared.
+    value, threshold
+        In numbers; NaN where there is none.
+    holds
+        Whether the rule is met.
+    code
+        Code the claim gets when it is not.
+    sentence
+        The same in words.
+    blocks
+        ``"verdict"`` rules must hold for either verdict, ``"support"`` rules only for SUPPORTED.
+    """
+
+    name: str
+    value: float
+    threshold: float
+    holds: bool
+    code: str
+    sentence: str
+    blocks: str = "verdict"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain mapping, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict with its codes (empty unless INCONCLUSIVE)."""
+
+    verdict: str
+    codes: tuple[str, ...]
+
+
+def order_codes(codes: Iterable[str]) -> tuple[str, ...]:
+    """Each code once, in :data:`CODE_ORDER`."""
+    unknown = set(codes) - set(CODES)
+    if unknown:
+        raise ValueError(f"codes that the contract does not know: {', '.join(sorted(unknown))}")
+    return tuple(code for code in CODE_ORDER if code in set(codes))
+
+
+def candidate(*, supports: bool, refutes: bool) -> str:
+    """Verdict the interval and test lead to, before the rules have their say."""
+    if supports and not refutes:
+        return "SUPPORTED"
+    return "NOT_SUPPORTED" if refutes else "INCONCLUSIVE"
+
+
+def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decision:
+    """Apply the rules to a candidate verdict.
+
+    SUPPORTED needs every rule, NOT_SUPPORTED every rule that does not only concern support. Otherwise the claim is
+    INCONCLUSIVE and carries the code of each broken rule; codes of support-only rules are listed when support was in
+    reach, else ``NO_EFFECT_SHOWN`` says that neither threshold was met (unless there was nothing to test, ``tested``
+    false, or too few patients for the test to reach any threshold).
+    """
+    broken = [rule for rule in rules if not rule.holds]
+    hard = [rule.code for rule in broken if rule.blocks == "verdict"]
+    soft = [rule.code for rule in broken if rule.blocks == "support"]
+    if wanted == "SUPPORTED" and not broken:
+        return Decision("SUPPORTED", ())
+    if wanted == "NOT_SUPPORTED" and not hard:
+        return Decision("NOT_SUPPORTED", ())
+    codes = list(hard)
+    if wanted == "SUPPORTED":
+        codes += soft
+    elif wanted == "INCONCLUSIVE":
+        codes += [*soft, "NO_EFFECT_SHOWN"] if tested and "LOW_N" not in hard else soft
+    return Decision("INCONCLUSIVE", order_codes(codes))
+
+
+def supports(
+    *, estimate: float, low: float, high: float, p_adjusted: float, sign: int, sesoi: float, alpha: float
+) -> bool:
+    """Adjusted p below alpha, 95 % interval beyond zero in the predicted direction, estimate at least the SESOI."""
+    limit = low if sign > 0 else -high
+    return bool(p_adjusted < alpha and limit > 0 and estimate * sign >= sesoi)
+
+
+def refutes(*, high90: float, low90: float, low: float, high: float, sign: int, sesoi: float) -> bool:
+    """90 % interval below the SESOI, or 95 % interval beyond zero on the other side."""
+    upper90 = high90 if sign > 0 else -low90
+    upper95 = high if sign > 0 else -low
+    return bool(math.isfinite(upper90) and (upper90 < sesoi or upper95 < 0))

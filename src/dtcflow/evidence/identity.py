@@ -1,0 +1,141 @@
+"""Gate C0: which share of the putative tumour cells of a compartment carries tumour copy-number alterations?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from dtcflow.evidence.contrasts import tumour_patients
+from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip
+from dtcflow.evidence.plan import GROUPS, Claim, Rules
+
+CONTINUITY = 0.5
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Result of the gate.
+
+    Attributes
+    ----------
+    patients
+        One row per patient, columns of the ``patients`` table except claim and analysis.
+    share, low, high, low90, high90
+        Typical share over patients with its 95 % and 90 % interval, between 0 and 1.
+    fit
+        The meta-analysis behind it, on the log-odds scale.
+    p_value
+        Sign-flip p that the log-odds are symmetric about zero (a share of one half).
+    n_called
+        Patients with at least ``claim.called_cells`` called cells.
+    n_malignant
+        Called cells of the compartment over all patients, putative or not.
+    """
+
+    patients: pd.DataFrame
+    share: float
+    low: float
+    high: float
+    low90: float
+    high90: float
+    fit: MetaAnalysis
+    p_value: float
+    n_called: int
+    n_malignant: int
+
+
+def putative(cells: pd.DataFrame, *, epithelial_z: float, epithelial_markers: int) -> pd.Series:
+    """Cells with epithelial evidence: enough of the panel (calibrated z) in more than one marker gene.
+
+    The call plays no part: a denominator that knew the call would make the share 1 by construction.
+    """
+    z = pd.to_numeric(cells["epithelial_z"], errors="coerce")
+    markers = pd.to_numeric(cells["n_epithelial_markers"], errors="coerce")
+    return (z >= epithelial_z) & (markers >= epithelial_markers)
+
+
+def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
+    """Estimate the share of putative tumour cells that are called malignant, with the patient as the unit.
+
+    A patient with ``k`` called of ``m`` putative cells contributes the log-odds ``log((k + 1/2) / (m - k + 1/2))``
+    with variance ``1 / (k + 1/2) + 1 / (m - k + 1/2)``; these go through the same random-effects meta-analysis as
+    every other claim, and mean and limits are transformed back. The half counts keep shares of 0 and 1 finite and
+    pull small patients towards one half, against the claim. A t interval on raw shares would collapse to a point when
+    all patients have share 1, and leave [0, 1] when they do not.
+
+    Parameters
+    ----------
+    cells
+        QC-passed cells: ``patient_id compartment malignant_call epithelial_z n_epithelial_markers``.
+    claim
+        Whose group ``a`` is asked about, with the definition of a putative cell.
+    rules
+        ``value_cells``: putative cells a patient needs.
+    """
+    compartment = GROUPS[claim.a]
+    here = cells.loc[cells["compartment"] == compartment]
+    is_putative = putative(here, epithelial_z=claim.epithelial_z, epithelial_markers=claim.epithelial_markers)
+    malignant = here["malignant_call"] == "malignant"
+    patient = here["patient_id"].astype(str)
+    sampled = set(patient)
+    rows = []
+    for name in tumour_patients(cells):
+        own = patient == name
+        m, k = int((own & is_putative).sum()), int((own & is_putative & malignant).sum())
+        usable = m >= rules.value_cells
+        if name not in sampled:
+            reason = f"no {compartment} sample"
+        else:
+            reason = "" if usable else f"{m} putative cells in {compartment}, {rules.value_cells} needed"
+        log_odds = np.log((k + CONTINUITY) / (m - k + CONTINUITY))
+        variance = 1 / (k + CONTINUITY) + 1 / (m - k + CONTINUITY)
+        rows.append(
+            {
+                "patient_id": name,
+                "contrast": claim.contrast,
+                "signature": "",
+                "n_cells_a": k,
+                "n_cells_b": m,
+                "value_a": k / m if m else np.nan,
+                "value_b": claim.sesoi,
+                "difference": log_odds if usable else np.nan,
+                "variance": variance if usable else np.nan,
+                "usable": usable,
+                "reason": reason,
+                "n_called": int((own & malignant).sum()),
+            }
+        )
+    columns = [
+        *(
+            "patient_id",
+            "contrast",
+            "signature",
+            "n_cells_a",
+            "n_cells_b",
+            "value_a",
+            "value_b",
+            "difference",
+            "variance",
+        ),
+        *("usable", "reason", "n_called"),
+    ]
+    patients = pd.DataFrame(rows, columns=columns)
+    used = patients[patients["usable"].astype(bool)]
+    fit = random_effects(used["difference"], used["variance"])
+    threshold = np.log(claim.sesoi / (1 - claim.sesoi))
+    test = sign_flip(used["difference"].to_numpy(dtype=float) - threshold)
+    return Identity(
+        patients=patients,
+        share=float(expit(fit.estimate)),
+        low=float(expit(fit.ci_low)),
+        high=float(expit(fit.ci_high)),
+        low90=float(expit(fit.ci90_low)),
+        high90=float(expit(fit.ci90_high)),
+        fit=fit,
+        p_value=test.p_value,
+        n_called=int((patients["n_called"] >= claim.called_cells).sum()),
+        n_malignant=int(malignant.sum()),
+    )

@@ -1,0 +1,207 @@
+"""Does the result depend on one patient or on one analysis choice? Specification table and leave-one-patient-out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from dtcflow.evidence.contrasts import Aggregation, Differences, Floats, Layout, average, differences, group_values
+from dtcflow.evidence.inference import MetaAnalysis, random_effects
+from dtcflow.evidence.plan import Claim, Rules
+
+AGGREGATIONS: Final[tuple[Aggregation, ...]] = ("trimmed_mean", "median")
+SPECIFICATION_COLUMNS: Final = (
+    "claim_id",
+    "signature",
+    "purge",
+    "depth",
+    "aggregation",
+    "call",
+    "votes",
+    "n_patients",
+    "estimate",
+    "ci_low",
+    "ci_high",
+)
+
+
+def combine(values: Differences, column: int) -> MetaAnalysis:
+    """Random-effects meta-analysis of one score over the usable patients."""
+    kept = values.usable & np.isfinite(values.difference[:, column]) & np.isfinite(values.variance[:, column])
+    return random_effects(values.difference[kept, column], values.variance[kept, column])
+
+
+def specifications(
+    claim: Claim,
+    rules: Rules,
+    layout: Layout,
+    names: Sequence[str],
+    matched: Sequence[Floats],
+    full: Floats,
+    scorable: Mapping[str, bool],
+) -> pd.DataFrame:
+    """Repeat the estimate under every combination of analysis choices.
+
+    Signature x purge {none, no proliferation, no proliferation + no EMT} x depth {matched, full} x aggregation
+    {trimmed mean, median} x call {strict, loose}. ``loose`` is the malignant call the claims use, ``strict`` asks for
+    a q-value of at most ``rules.strict_q``. Signatures of ``claim.reported_signatures`` are computed the same way
+    with ``votes`` false.
+
+    Parameters
+    ----------
+    claim, rules
+        What to vary.
+    layout
+        The cells.
+    names
+        Scores, columns of the next two.
+    matched
+        One cells x scores array per depth repeat.
+    full
+        Cells x scores at the original depth.
+    scorable
+        Whether a score meets the coverage rule; others have no estimate.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per specification, :data:`SPECIFICATION_COLUMNS`; ``estimate`` is NaN where it cannot be computed.
+    """
+    voting = [(signature, purge, name, True) for signature, purge, name in claim.multiverse_signatures()]
+    shown = [(name, "none", name, False) for name in claim.reported_signatures]
+    strict = layout.table["strict"].to_numpy(dtype=bool)
+    position = {name: i for i, name in enumerate(names)}
+    values: dict[tuple[str, str, str], Differences] = {}
+    for aggregation in AGGREGATIONS:
+        for call, cells in (("loose", None), ("strict", strict)):
+            for depth, arrays in (("matched", matched), ("full", [full])):
+                groups = average(
+                    [group_values(z, layout, aggregation=aggregation, trim=rules.trim, cells=cells) for z in arrays]
+                )
+                values[depth, aggregation, call] = differences(
+                    groups, minimum=rules.value_cells, aggregation=aggregation
+                )
+    rows = []
+    for signature, purge, name, votes in [*voting, *shown]:
+        for (depth, how, call), found in values.items():
+            # as for the claim itself: no estimate from fewer patients than the plan allows
+            known = scorable.get(name, False) and int(found.usable.sum()) >= rules.estimate_patients
+            fit = combine(found, position[name]) if known else random_effects([], [])
+            rows.append(
+                (
+                    claim.id,
+                    signature,
+                    purge,
+                    depth,
+                    how,
+                    call,
+                    votes,
+                    fit.n,
+                    fit.estimate,
+                    fit.ci_low,
+                    fit.ci_high,
+                )
+            )
+    return pd.DataFrame(rows, columns=list(SPECIFICATION_COLUMNS))
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """How far the estimate depends on choices and on single patients.
+
+    ``agreement`` is the share of voting, computable specifications with the primary estimate's sign; ``below_sesoi``
+    the share whose estimate in the predicted direction is smaller than the smallest effect of interest;
+    ``leave_one_out`` has one row per patient left out.
+    """
+
+    n_specifications: int
+    n_computable: int
+    agreement: float
+    below_sesoi: float
+    median: float
+    leave_one_out: pd.DataFrame
+
+
+def assess(
+    claim: Claim, estimate: float, table: pd.DataFrame, values: Differences, column: int, patients: Sequence[str]
+) -> Robustness:
+    """Summarise the specification table and repeat the estimate without each patient.
+
+    The unit (one standard deviation between reference cells) and the variances are those of all patients: leaving one
+    out changes who is averaged, not the ruler.
+    """
+    voting = table.loc[table["votes"].astype(bool), "estimate"].to_numpy(dtype=float)
+    known = voting[np.isfinite(voting)]
+    directed = known * claim.sign
+    nan = float("nan")
+    rows = []
+    usable = np.flatnonzero(values.usable & np.isfinite(values.difference[:, column]))
+    for left in usable.tolist():
+        rest = usable[usable != left]
+        fit = random_effects(values.difference[rest, column], values.variance[rest, column])
+        rows.append((patients[left], fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high))
+    columns = ["patient_id", "estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"]
+    return Robustness(
+        n_specifications=voting.size,
+        n_computable=known.size,
+        agreement=float(np.mean(np.sign(known) == np.sign(estimate)))
+        if known.size and math.isfinite(estimate)
+        else nan,
+        below_sesoi=float(np.mean(directed < claim.sesoi)) if known.size else nan,
+        median=float(np.median(known)) if known.size else nan,
+        leave_one_out=pd.DataFrame(rows, columns=columns),
+    )
+
+
+def fragile(claim: Claim, rules: Rules, candidate: str, estimate: float, robustness: Robustness) -> list[str]:
+    """Say why a result is fragile; an empty list means it is robust.
+
+    Parameters
+    ----------
+    candidate
+        The verdict all other criteria lead to: SUPPORTED, NOT_SUPPORTED or INCONCLUSIVE.
+
+    Notes ----- Leaving one of six patients out leaves five, whose exact p cannot fall below .0625: asking for p < .05
+    again would call every six-patient study fragile. For SUPPORTED the test is therefore that without any one patient
+    the 95 % interval still excludes zero in the predicted direction and the estimate still reaches the smallest
+    effect of interest. For NOT_SUPPORTED, that the 90 % interval stays below it (or the interval stays on the other
+    side of zero); agreement in *sign* means nothing near zero, so there the share of specifications below the
+    smallest effect counts. An undecided result is called fragile only when it reaches the smallest effect of interest
+    because of one patient or of a minority of choices.
+    """
+    loo, sign, sesoi = robustness.leave_one_out, claim.sign, claim.sesoi
+    reasons: list[str] = []
+    if robustness.n_computable * 2 < robustness.n_specifications:
+        reasons.append(f"only {robustness.n_computable} of {robustness.n_specifications} specifications are computable")
+    low = np.minimum(loo["ci_low"] * sign, loo["ci_high"] * sign)
+    high = np.maximum(loo["ci_low"] * sign, loo["ci_high"] * sign)
+    high90 = np.maximum(loo["ci90_low"] * sign, loo["ci90_high"] * sign)
+    directed = loo["estimate"] * sign
+    if candidate == "NOT_SUPPORTED":
+        if not robustness.below_sesoi >= rules.agreement:
+            reasons.append(
+                f"{robustness.below_sesoi:.0%} of the specifications are below the smallest effect of interest"
+            )
+        kept = (high90 < sesoi) | (high < 0)
+        reasons += [f"without patient {name} the refutation goes away" for name in loo.loc[~kept, "patient_id"]]
+        return reasons
+    above = estimate * sign >= sesoi
+    if candidate != "SUPPORTED" and not above:
+        return []
+    if not robustness.agreement >= rules.agreement:
+        reasons.append(f"{robustness.agreement:.0%} of the specifications agree in sign")
+    if not robustness.median * sign >= sesoi / 2:
+        reasons.append(
+            f"the median specification ({robustness.median:.2f}) is below half of the smallest effect of interest"
+        )
+    if candidate == "SUPPORTED":
+        kept = (low > 0) & (directed >= sesoi)
+        reasons += [f"without patient {name} the support goes away" for name in loo.loc[~kept, "patient_id"]]
+    else:
+        reasons += [f"the effect comes from patient {name}" for name in loo.loc[directed < sesoi / 2, "patient_id"]]
+    return reasons

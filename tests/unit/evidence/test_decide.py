@@ -1,0 +1,90 @@
+import pytest
+
+from dtcflow.contracts import CODES
+from dtcflow.evidence.decide import CODE_ORDER, Rule, candidate, decide, order_codes, refutes, supports
+
+
+def rule(code, holds=False, blocks="verdict"):
+    return Rule("r", 0.0, 0.0, holds, code, "s", blocks)
+
+
+SOUND = {"estimate": 0.9, "low": 0.4, "high": 1.4, "p_adjusted": 0.01, "sign": 1, "sesoi": 0.5, "alpha": 0.05}
+
+
+def test_every_code_of_the_contract_has_a_place():
+    assert sorted(CODE_ORDER) == sorted(CODES)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"p_adjusted": 0.05}, False),
+        ({"p_adjusted": float("nan")}, False),
+        ({"low": 0.0}, False),
+        ({"estimate": 0.49}, False),
+        ({"estimate": 0.5}, True),
+        ({"sign": -1}, False),
+        ({"sign": -1, "estimate": -0.9, "low": -1.4, "high": -0.4}, True),
+        ({"low": float("nan")}, False),
+    ],
+)
+def test_support_needs_all_three(change, expected):
+    assert supports(**SOUND | change) is expected
+
+
+NULL = {"high90": 0.3, "low90": -0.3, "low": -0.4, "high": 0.4, "sign": 1, "sesoi": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"high90": 0.5}, False),
+        ({"high90": 0.49}, True),
+        ({"high90": 0.6, "high": -0.1}, True),
+        ({"high90": float("nan"), "high": float("nan")}, False),
+        ({"sign": -1}, True),
+        ({"sign": -1, "low90": -0.6}, False),
+    ],
+)
+def test_refutation(change, expected):
+    assert refutes(**NULL | change) is expected
+
+
+def test_candidates():
+    assert candidate(supports=True, refutes=False) == "SUPPORTED"
+    assert candidate(supports=False, refutes=True) == "NOT_SUPPORTED"
+    assert candidate(supports=False, refutes=False) == "INCONCLUSIVE"
+
+
+def test_decisions():
+    fine = rule("LOW_N", holds=True)
+    assert decide("SUPPORTED", [fine]).verdict == "SUPPORTED"
+    assert decide("NOT_SUPPORTED", [fine]).verdict == "NOT_SUPPORTED"
+    assert decide("INCONCLUSIVE", [fine]).codes == ("NO_EFFECT_SHOWN",)
+    assert decide("INCONCLUSIVE", [fine], tested=False).codes == ()
+
+
+def test_broken_rules_give_codes_in_order_and_once():
+    broken = [rule("FRAGILE"), rule("LOW_CELLS"), rule("LOW_CELLS"), rule("CONFOUNDED")]
+    found = decide("SUPPORTED", broken)
+    assert found.verdict == "INCONCLUSIVE"
+    assert found.codes == ("CONFOUNDED", "LOW_CELLS", "FRAGILE")
+    assert decide("NOT_SUPPORTED", broken).codes == found.codes
+
+
+def test_rules_about_support_do_not_block_a_refutation():
+    soft = [rule("GENE_SET_NULL", blocks="support")]
+    assert decide("NOT_SUPPORTED", soft).verdict == "NOT_SUPPORTED"
+    assert decide("SUPPORTED", soft).codes == ("GENE_SET_NULL",)
+    assert decide("INCONCLUSIVE", soft).codes == ("GENE_SET_NULL", "NO_EFFECT_SHOWN")
+
+
+def test_with_too_few_patients_the_test_is_not_blamed():
+    assert decide("INCONCLUSIVE", [rule("LOW_N")]).codes == ("LOW_N",)
+
+
+def test_unknown_codes_are_refused():
+    with pytest.raises(ValueError, match="NONSENSE"):
+        order_codes(["NONSENSE"])

@@ -1,0 +1,63 @@
+import pandas as pd
+import pytest
+
+from dtcflow.evidence.design import find_aliasing
+
+
+def samples(rows, names=("batch",)):
+    return pd.DataFrame(rows, columns=["patient_id", "side", *names])
+
+
+def test_batch_that_is_the_compartment_is_found():
+    found = find_aliasing(samples([(p, k, f"run{k}") for p in "ABCDEF" for k in (0, 1)]))
+    assert found.factors == ("batch",)
+    assert found.confounded
+    assert found.n_unmixed == {"batch": 6}
+
+
+def test_two_runs_per_compartment_are_still_aliased():
+    rows = [(p, k, f"run{k}{p in 'ABC'}") for p in "ABCDEF" for k in (0, 1)]
+    assert find_aliasing(samples(rows)).factors == ("batch",)
+
+
+def test_patients_processed_whole_are_fine():
+    rows = [(p, k, "one" if p in "ABC" else "two") for p in "ABCDEF" for k in (0, 1)]
+    found = find_aliasing(samples(rows))
+    assert not found.confounded
+    assert found.n_unmixed == {"batch": 0}
+
+
+def test_one_patient_in_mixed_runs_makes_it_estimable():
+    rows = [(p, k, f"run{k}") for p in "ABCDE" for k in (0, 1)] + [("F", 0, "run0"), ("F", 1, "run0")]
+    found = find_aliasing(samples(rows))
+    assert not found.confounded
+    assert found.n_unmixed == {"batch": 5}
+
+
+def test_a_batch_per_sample_is_no_shared_artefact():
+    assert not find_aliasing(samples([(p, k, f"{p}{k}") for p in "ABCDEF" for k in (0, 1)])).confounded
+
+
+def test_one_common_run_for_marrow_against_single_runs_is_aliased():
+    rows = [(p, 0, "marrow_run") for p in "ABCD"] + [(p, 1, f"single_{p}") for p in "ABCD"]
+    assert find_aliasing(samples(rows)).factors == ("batch",)
+
+
+def test_two_factors_can_alias_together():
+    # neither alone: but batch and study together add up to the compartment
+    rows = [
+        ("A", 0, "x", "s"), ("A", 1, "y", "s"), ("B", 0, "x", "s"), ("B", 1, "y", "s"),
+        ("C", 0, "z", "s"), ("C", 1, "z", "t"), ("D", 0, "z", "s"), ("D", 1, "z", "t"),
+    ]  # fmt: skip
+    found = find_aliasing(samples(rows, ("batch", "study")))
+    assert found.factors == ("study + batch",)
+
+
+@pytest.mark.parametrize("rows", [[], [("A", 0, "x")], [("A", 0, "x"), ("B", 0, "x")]])
+def test_nothing_to_compare(rows):
+    assert not find_aliasing(samples(rows)).confounded
+
+
+def test_absent_factors_and_several_samples():
+    rows = pd.DataFrame({"patient_id": list("AAABB"), "side": [0, 0, 1, 0, 1]})
+    assert not find_aliasing(rows).confounded

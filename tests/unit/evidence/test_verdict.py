@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from dtcflow.contracts import write_json
+from dtcflow.evidence.claims import Judged, adjust_families, claims_table, not_evaluated
+from dtcflow.evidence.decide import Decision
+from dtcflow.evidence.plan import load_plan
+from dtcflow.evidence.verdict import CEILING, REMEDIES, hypothesis_decision, verdict_document, what_would_change_it, why
+
+
+@pytest.fixture
+def plan(lab):
+    return load_plan(lab.plan_path)
+
+
+def judged(plan, **verdicts):
+    """Claims with the given verdict, or code(s) for an inconclusive one; the rest is not evaluated."""
+    out = {}
+    for claim in plan.claims:
+        one = not_evaluated(claim)
+        said = verdicts.get(claim.id)
+        if said in ("SUPPORTED", "NOT_SUPPORTED"):
+            one = Judged(claim, Decision(said, ()), one.row | {"verdict": said, "codes": ""}, {}, ())
+        elif said:
+            one = Judged(claim, Decision("INCONCLUSIVE", tuple(said.split(";"))), one.row | {"codes": said}, {}, ())
+        out[claim.id] = one
+    return out
+
+
+ALL = {"C0": "SUPPORTED", "P1": "SUPPORTED", "P2": "SUPPORTED", "P3": "SUPPORTED"}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected", "codes"),
+    [
+        (ALL, "SUPPORTED", ()),
+        (ALL | {"P1": "", "P3": ""}, "INCONCLUSIVE", ("NOT_EVALUATED",)),
+        (ALL | {"P2": "NOT_SUPPORTED"}, "NOT_SUPPORTED", ()),
+        (ALL | {"P1": "", "P2": "NOT_SUPPORTED"}, "NOT_SUPPORTED", ()),
+        (ALL | {"C0": "LOW_N", "P2": "NOT_SUPPORTED"}, "INCONCLUSIVE", ("LOW_N", "GATE_FAILED")),
+        (ALL | {"C0": "NOT_SUPPORTED"}, "INCONCLUSIVE", ("GATE_FAILED",)),
+        (ALL | {"P2": "FRAGILE", "P3": "LOW_N;IMPRECISE"}, "INCONCLUSIVE", ("LOW_N", "IMPRECISE", "FRAGILE")),
+    ],
+)
+def test_hypothesis(plan, verdicts, expected, codes):
+    found = hypothesis_decision(plan, judged(plan, **verdicts))
+    assert (found.verdict, found.codes) == (expected, codes)
+
+
+def test_every_code_has_a_remedy_without_gaps(plan):
+    from dtcflow.contracts import CODES
+
+    assert set(REMEDIES) == set(CODES)
+    everything = judged(plan, P2=";".join(code for code in CODES if code != "NOT_EVALUATED"))
+    decision = hypothesis_decision(plan, everything)
+    lines = what_would_change_it(plan, everything, decision)
+    assert len(lines) == len(decision.codes)
+    assert not any("{" in line for line in lines)
+
+
+def test_why_names_each_gate_and_necessary_claim(plan):
+    lines = why(plan, judged(plan))
+    assert [line.split(" ")[0] for line in lines] == ["C0", "P1", "P2", "P3"]
+    assert "not evaluated" in lines[1]
+
+
+def test_holm_counts_evaluated_confirmatory_claims_only(plan, lab):
+    assert adjust_families(plan, {"P2": 0.03}) == {"P2": 0.03}
+    values = load_plan(lab.plan_path).values
+    values["claims"].append(values["claims"][2] | {"id": "C4", "role": "context", "title": "another"})
+    values["claims"].append(values["claims"][2] | {"id": "S1", "role": "context", "family": "secondary"})
+    both = adjust_families(load_plan(values), {"P2": 0.03, "C4": 0.04, "S1": 0.02})
+    assert both == {"P2": 0.06, "C4": 0.06, "S1": 0.02}
+
+
+def test_document_is_plain_json_and_says_what_was_counted(plan, progenitor, tmp_path):
+    write_json(tmp_path / "verdict.json", progenitor.verdict)
+    read = json.loads((tmp_path / "verdict.json").read_text())
+    assert read["ceiling"] == CEILING
+    assert read["plan_sha256"] == load_plan(read["plan"]).sha256
+    assert read["multiplicity"] == {
+        "method": "Holm over the evaluated confirmatory claims",
+        "counted": ["P2"],
+        "not_counted": ["P1", "P3"],
+    }
+    own = read["claims"]["P2"]
+    assert len(own["gene_set_null"]["estimates"]) == 150
+    assert len(own["patients"]) == 8
+    assert {rule["code"] for rule in own["rules"]} >= {"LOW_N", "CONFOUNDED", "CONTAMINATION", "FRAGILE", "GATE_FAILED"}
+    assert all(rule["holds"] for rule in own["rules"])
+    assert own["meta_analysis"]["n"] == 8
+    assert read["seed"] == 1
+
+
+def test_claims_table_without_any_number(plan):
+    table = claims_table(list(judged(plan).values()))
+    assert table["n_patients"].tolist() == [0, 0, 0, 0]
+    assert table["patients_needed"].isna().all()
+    document = verdict_document(plan, list(judged(plan).values()), settings={}, seed=0, adjusted={})
+    assert document["verdict"] == "INCONCLUSIVE"
