@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 BURDEN_CLIP = 6.0
 MIN_PROFILE_ARMS = 2
+MAX_SCREENING_ROUNDS = 5
+"""A type that hides tumour cells can explain away those of another; screening is repeated once they are gone."""
 MIN_TYPES_TO_SCREEN = 3
 """Screening a type needs two others: one to model it, and one to say how far a normal type may be off."""
 MIN_PROFILE_STRENGTH = 60.0
@@ -143,15 +145,20 @@ def infer_copy_number(
     if status["status"] == "ok":
         gene_arms = var["arm"].astype(str).to_numpy(dtype=object)
         scored = score_cells(counts, cell_ids, reference, gene_arms, usable, folds=settings["folds"], seed=seed)
-        suspect = suspect_reference(scored, seed=seed, folds=settings["folds"], effect=settings["min_abs_log_ratio"])
-        if suspect.any():
+        for _ in range(MAX_SCREENING_ROUNDS):
+            suspect = suspect_reference(
+                scored, seed=seed, folds=settings["folds"], effect=settings["min_abs_log_ratio"]
+            )
+            if not suspect.any():
+                break
             suspects[reference.rows[suspect]] = True
             log.warning("%s: %d reference cells carry a tumour-like genome and left it", patient_id, suspect.sum())
             reference = reference.without(suspect, min_cells=settings["min_reference_cells"])
             status.update(reference=reference.counts, reference_note=reference.note, status=reference.status)
             status["reason"] = "" if reference.status == "ok" else reference.note
-            if reference.status == "ok":
-                scored = score_cells(counts, cell_ids, reference, gene_arms, usable, folds=settings["folds"], seed=seed)
+            if reference.status != "ok":
+                break
+            scored = score_cells(counts, cell_ids, reference, gene_arms, usable, folds=settings["folds"], seed=seed)
         if status["status"] == "ok" and len(scored.model.arms) <= MIN_PROFILE_ARMS:
             status.update(status="too_few_genes", reason=f"{len(scored.model.arms)} arms have enough informative genes")
     status["n_suspect_reference"] = int(suspects.sum())

@@ -9,8 +9,7 @@ threshold is applied afterwards and comes from the reference cells only.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
+import io
 from dataclasses import dataclass
 
 import anndata as ad
@@ -109,7 +108,8 @@ def smooth_windows(
     cells = ad.AnnData(X=expression, var=frame)
     cells.var["chromosome"] = cells.var["chromosome"].astype(object)
     profile = balanced_profile(sp.csr_matrix(expression[reference_rows]), reference_types)
-    with _quiet_progress():
+    # its progress bar can only be silenced from outside
+    with contextlib.redirect_stderr(io.StringIO()):
         _, smoothed, _ = infercnv(
             cells,
             reference=profile[None, :],
@@ -128,20 +128,6 @@ def smooth_windows(
     noise = NOISE_SD * float(np.std(values[reference_rows].astype(np.float64)))
     values[np.abs(values) < noise] = 0.0
     return Windows(values, layout)
-
-
-@contextlib.contextmanager
-def _quiet_progress() -> Iterator[None]:
-    """Infercnvpy draws a progress bar in a worker process; this environment variable is the only way to stop it."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = before
 
 
 def window_score(windows: Windows) -> Floats:
