@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
+from dtcflow.contracts import COMPARTMENTS
 from dtcflow.plot import style
 
 MAX_WINDOWS: Final = 420
@@ -35,6 +36,12 @@ class Block:
     """Positions in the matrix, in drawing order."""
     total: int
     """Cells of the group, drawn or not."""
+    is_dtc: bool = False
+
+    @property
+    def is_malignant(self) -> bool:
+        """Whether these cells were called malignant."""
+        return self.colour == style.CALL_COLOURS["malignant"]
 
 
 def choose_rows(cells: pd.DataFrame, *, max_rows: int = 260, seed: int = 0) -> list[Block]:
@@ -53,7 +60,7 @@ def choose_rows(cells: pd.DataFrame, *, max_rows: int = 260, seed: int = 0) -> l
 
     Returns
     -------
-    Reference first, then other normal, undecided, and malignant cells by clone, DTCs after the clone's other cells.
+    Reference first, then other normal, undecided, and malignant cells by clone and compartment.
     """
     call = cells["malignant_call"].astype(str).to_numpy()
     reference = cells["is_reference"].to_numpy(dtype=bool) & (call != "malignant")
@@ -77,14 +84,18 @@ def choose_rows(cells: pd.DataFrame, *, max_rows: int = 260, seed: int = 0) -> l
             blocks.append(Block(label, colour, _evenly(members, strata, cap, rng), len(members)))
     clones = cells["clone_id"].fillna("").astype(str).to_numpy()
     dtc = cells["is_dtc"].to_numpy(dtype=bool)
+    places = cells["compartment"].astype(str).to_numpy()
+    rank = {name: i for i, name in enumerate(COMPARTMENTS)}
+    order = sorted(set(places[malignant]), key=lambda name: (rank.get(name, len(rank)), name))
     for clone in sorted(set(clones[malignant])):
-        for is_dtc in (False, True):
-            members = np.flatnonzero(malignant & (clones == clone) & (dtc == is_dtc))
-            if len(members):
-                members = members[np.argsort(ids[members], kind="stable")]
-                where = "DTC" if is_dtc else "malignant, outside marrow"
-                name = f"{where}, clone {clone}" if clone else f"{where}, no clone"
-                blocks.append(Block(name, style.CALL_COLOURS["malignant"], members, len(members)))
+        for place in order:
+            for is_dtc in (True, False):
+                members = np.flatnonzero(malignant & (clones == clone) & (places == place) & (dtc == is_dtc))
+                if len(members):
+                    members = members[np.argsort(ids[members], kind="stable")]
+                    where = "DTC" if is_dtc else f"malignant in {place.replace('_', ' ')}"
+                    name = f"{where}, clone {clone}" if clone else f"{where}, no clone"
+                    blocks.append(Block(name, style.CALL_COLOURS["malignant"], members, len(members), is_dtc))
     return blocks
 
 
@@ -156,10 +167,10 @@ def bin_windows(
 
 
 def colour_limit(matrices: Sequence[NDArray[np.float32]]) -> float:
-    """One symmetric colour limit for all patients: the 99.5th percentile of the absolute log ratio, at least 0.05."""
+    """One symmetric colour limit for all patients: the 99.8th percentile of the absolute log ratio, at least 0.05."""
     values = [np.abs(matrix[np.isfinite(matrix)]) for matrix in matrices]
     pooled = np.concatenate(values) if values else np.zeros(0)
-    return max(float(np.percentile(pooled, 99.5)), 0.05) if len(pooled) else 0.05
+    return max(float(np.percentile(pooled, 99.8)), 0.05) if len(pooled) else 0.05
 
 
 @dataclass(frozen=True)
@@ -235,7 +246,7 @@ def heatmaps(panels: Sequence[Heatmap], *, limit: float) -> Figure:
 
 
 def _template(panel: Heatmap) -> NDArray[np.float32] | None:
-    rows = [block.rows for block in panel.blocks if block.colour == style.CALL_COLOURS["malignant"]]
+    rows = [block.rows for block in panel.blocks if block.is_malignant]
     if not rows:
         return None
     malignant = panel.matrix[np.concatenate(rows)]
@@ -245,20 +256,18 @@ def _template(panel: Heatmap) -> NDArray[np.float32] | None:
 
 def _decorate(ax: Axes, bins: pd.DataFrame, block: Block, *, last: bool) -> None:
     chromosome, arm = bins["chromosome"].astype(str).to_numpy(), bins["arm"].astype(str).to_numpy()
-    for at in np.flatnonzero(arm[1:] != arm[:-1]) + 0.5:
-        border = chromosome[int(at - 0.5)] != chromosome[int(at + 0.5)]
-        ax.axvline(
-            at,
-            color=style.INK if border else style.MUTED,
-            linewidth=0.5 if border else 0.3,
-            linestyle="-" if border else (0, (1, 2)),
-        )
+    borders = np.flatnonzero(arm[1:] != arm[:-1])
+    between = chromosome[borders] != chromosome[borders + 1]
+    across = ax.get_xaxis_transform()
+    ax.vlines(borders[between] + 0.5, 0, 1, transform=across, colors=style.INK, linewidths=0.5)
+    ax.vlines(borders[~between] + 0.5, 0, 1, transform=across, colors=style.MUTED, linewidths=0.4, linestyles="dotted")
     ax.set_yticks([])
     count = f"{block.total:,}" if block.total == len(block.rows) else f"{len(block.rows):,} of {block.total:,}"
     ax.set_ylabel(
-        f"{style.plain(block.label, 34)} ({count})", rotation=0, ha="right", va="center", fontsize=7.5, labelpad=7
+        f"{style.plain(block.label, 44)} ({count})", rotation=0, ha="right", va="center", fontsize=7.5, labelpad=7
     )
-    ax.axvspan(-5.5, -1.5, color=block.colour, clip_on=False, linewidth=0)
+    bar = Rectangle((-0.013, 0), 0.0095, 1, transform=ax.transAxes, color=block.colour, clip_on=False, linewidth=0)
+    ax.add_patch(bar)
     ax.set_xlim(-0.5, len(bins) - 0.5)
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.set_xticks([])

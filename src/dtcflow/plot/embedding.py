@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from dtcflow.contracts import MALIGNANT_CALLS
@@ -89,44 +91,57 @@ def umap_panels(
         whole = cells
         cells, xy = cells.iloc[drawn].reset_index(drop=True), xy[drawn]
 
-        figure = style.new_figure(style.FULL_WIDTH, 9.2)
-        axes = figure.subplots(2, 2)
+        figure = style.new_figure(style.FULL_WIDTH, 10.0)
+        # keys have axes of their own, so that a wide key does not squeeze the picture above it
+        grid = figure.subplots(4, 2, height_ratios=(3.75, 1.0, 3.75, 1.0))
+        pictures, keys = grid[::2].ravel(), grid[1::2].ravel()
         size = float(np.clip(16_000 / len(cells), 1.2, 9.0))
         tumour = (cells["malignant_call"] == "malignant").to_numpy()
-
-        present = set(whole["cell_type"].astype(str))
-        types = [name for name in style.CELL_TYPE_COLOURS if name in present]
-        types += sorted(present - set(types))
-        colours = style.cell_type_colours(types)
-        _panel(
-            axes[0, 0], xy, cells["cell_type"], colours, types, tumour, size, "Cell type", _counts(whole["cell_type"])
-        )
-
-        present = set(whole["compartment"].astype(str))
-        names = [name for name in style.COMPARTMENT_COLOURS if name in present]
-        counts = _counts(whole["compartment"])
-        _panel(
-            axes[0, 1], xy, cells["compartment"], style.COMPARTMENT_COLOURS, names, tumour, size, "Compartment", counts
-        )
-
-        samples = sorted(set(whole["sample_id"].astype(str)))
-        colours = dict.fromkeys(samples, "#dde1e6")
-        most = whole["sample_id"].astype(str).value_counts(sort=False)
-        top = sorted(most.sort_index().sort_values(ascending=False, kind="stable").index[:MAX_SAMPLES_COLOURED])
-        colours.update(zip(top, _SAMPLE_COLOURS, strict=False))
-        title = "Sample" if len(top) == len(samples) else f"Sample (the {len(top)} largest of {len(samples)} coloured)"
-        _panel(axes[1, 0], xy, cells["sample_id"], colours, top, tumour, size, title, _counts(whole["sample_id"]))
-
-        _calls_panel(axes[1, 1], xy, cells, size, _counts(whole["malignant_call"]))
+        views = (_cell_types(whole), _compartments(whole), _samples(whole))
+        for ax, key, view in zip(pictures, keys, views, strict=False):
+            _panel(ax, xy, cells[view.column], view.colours, tumour, size)
+            ax.set_title(view.title)
+            counts = _counts(whole[view.column])
+            words = [f"{style.plain(label, 24)} ({counts[label]:,})" for label in view.labels]
+            _key(key, style.dots(view.labels, view.colours), words, columns=3)
+        _calls_panel(pictures[3], keys[3], xy, cells, size, _counts(whole["malignant_call"]))
         return figure
+
+
+@dataclass(frozen=True)
+class _View:
+    column: str
+    title: str
+    labels: Sequence[str]
+    colours: Mapping[str, str]
+
+
+def _cell_types(cells: pd.DataFrame) -> _View:
+    present = set(cells["cell_type"].astype(str))
+    labels = [name for name in style.CELL_TYPE_COLOURS if name in present]
+    labels += sorted(present - set(labels))
+    return _View("cell_type", "Cell type", labels, style.cell_type_colours(labels))
+
+
+def _compartments(cells: pd.DataFrame) -> _View:
+    present = set(cells["compartment"].astype(str))
+    labels = [name for name in style.COMPARTMENT_COLOURS if name in present]
+    return _View("compartment", "Compartment", labels, style.COMPARTMENT_COLOURS)
+
+
+def _samples(cells: pd.DataFrame) -> _View:
+    counts = cells["sample_id"].astype(str).value_counts(sort=False).sort_index()
+    largest = counts.sort_values(ascending=False, kind="stable").index[:MAX_SAMPLES_COLOURED]
+    labels = sorted(map(str, largest))
+    title = "Sample" if len(labels) == len(counts) else f"Sample (the {len(labels)} largest of {len(counts)} coloured)"
+    return _View("sample_id", title, labels, dict(zip(labels, _SAMPLE_COLOURS, strict=False)))
 
 
 def _counts(values: pd.Series[str]) -> dict[str, int]:
     return {str(name): int(n) for name, n in values.astype(str).value_counts().items()}
 
 
-def _bare(ax: Axes, title: str) -> None:
-    ax.set_title(title)
+def _bare(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_xlabel("UMAP 1 (no unit)", color=style.MUTED, fontsize=8)
@@ -134,18 +149,21 @@ def _bare(ax: Axes, title: str) -> None:
     ax.spines[["left", "bottom"]].set_color(style.RULE)
 
 
-def _below(ax: Axes, labels: Sequence[str], colours: Mapping[str, str], counts: Mapping[str, int]) -> None:
-    style.legend(
+def _key(ax: Axes, handles: Sequence[Line2D], words: Sequence[str], *, columns: int) -> None:
+    ax.set_axis_off()
+    key = style.legend(
         ax,
-        style.dots(labels, colours),
-        [f"{style.plain(label, 18)} ({counts[label]:,})" for label in labels],
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.06),
-        ncols=3 if max(map(len, labels), default=0) > 12 else 4,
-        fontsize=8,
+        handles,
+        words,
+        loc="upper left",
+        ncols=columns,
+        fontsize=7.5,
         handletextpad=0.1,
-        columnspacing=0.9,
+        columnspacing=0.8,
+        labelspacing=0.35,
+        borderaxespad=0,
     )
+    key.set_in_layout(False)
 
 
 def _panel(
@@ -153,25 +171,21 @@ def _panel(
     xy: NDArray[np.float32],
     values: pd.Series[str],
     colours: Mapping[str, str],
-    labels: Sequence[str],
     tumour: NDArray[np.bool_],
     size: float,
-    title: str,
-    counts: Mapping[str, int],
 ) -> None:
-    _bare(ax, title)
-    names = values.astype(str)
-    shade = np.array([colours.get(name, "#dde1e6") for name in names], dtype=object)
+    _bare(ax)
+    shade = np.array([colours.get(name, "#dde1e6") for name in values.astype(str)], dtype=object)
     for mask, factor in ((~tumour, 1.0), (tumour, 1.8)):
         if mask.any():
             ax.scatter(xy[mask, 0], xy[mask, 1], s=size * factor, c=list(shade[mask]), linewidths=0, rasterized=True)
-    _below(ax, labels, colours, counts)
 
 
 def _calls_panel(
-    ax: Axes, xy: NDArray[np.float32], cells: pd.DataFrame, size: float, counts: Mapping[str, int]
+    ax: Axes, key: Axes, xy: NDArray[np.float32], cells: pd.DataFrame, size: float, counts: Mapping[str, int]
 ) -> None:
-    _bare(ax, "Malignant call")
+    _bare(ax)
+    ax.set_title("Malignant call")
     call = cells["malignant_call"].astype(str)
     dtc = cells["is_dtc"].to_numpy(dtype=bool)
     for name, factor in (("normal", 1.0), ("indeterminate", 1.3), ("malignant", 1.8)):
@@ -180,25 +194,22 @@ def _calls_panel(
             ax.scatter(
                 xy[mask, 0], xy[mask, 1], s=size * factor, c=style.CALL_COLOURS[name], linewidths=0, rasterized=True
             )
-    if dtc.any():
-        ax.scatter(
-            xy[dtc, 0],
-            xy[dtc, 1],
-            s=max(size * 5, 22),
-            c=style.VERMILION,
-            edgecolors=style.BLACK,
-            linewidths=0.6,
-            rasterized=True,
-        )
     labels = [name for name in MALIGNANT_CALLS if name in counts]
     handles = style.dots(labels, style.CALL_COLOURS)
     words = [f"{name} ({counts[name]:,})" for name in labels]
     if dtc.any():
-        (mark,) = style.dots(["malignant"], style.CALL_COLOURS, size=7)
+        ax.scatter(
+            xy[dtc, 0],
+            xy[dtc, 1],
+            s=max(size * 3, 15),
+            c=style.VERMILION,
+            edgecolors=style.BLACK,
+            linewidths=0.5,
+            rasterized=True,
+        )
+        (mark,) = style.dots(["malignant"], style.CALL_COLOURS, size=6)
         mark.set_markeredgecolor(style.BLACK)
         mark.set_markeredgewidth(0.6)
         handles.append(mark)
         words.append(f"DTC: malignant, in marrow ({int(dtc.sum()):,})")
-    style.legend(
-        ax, handles, words, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2, fontsize=8, handletextpad=0.1
-    )
+    _key(key, handles, words, columns=2)

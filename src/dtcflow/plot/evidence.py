@@ -67,6 +67,7 @@ def patient_effects(
         below = figure.add_subplot(left[1, 0], sharex=forest)
         beside = figure.add_subplot(left[:, 1])
         limits = _limits(shown, synthesis, null)
+        forest.set_xlim(*limits)
         _forest(forest, shown, synthesis, limits)
         _null(below, synthesis, null)
         forest.set_xlim(*limits)
@@ -102,7 +103,7 @@ def _forest(ax: Axes, patients: pd.DataFrame, synthesis: Synthesis, limits: tupl
     names, notes = patients["patient_id"].tolist(), patients["reason"].fillna("").tolist()
     for y, (difference, variance, n_a, n_b) in enumerate(numbers.tolist()):
         usable = bool(patients["usable"].iloc[y])
-        labels.append(f"{style.plain(names[y], 18)}  {_count(n_a)} / {_count(n_b)}")
+        labels.append(f"{style.plain(names[y], 24)} · {_count(n_a)} / {_count(n_b)}")
         colour = style.BLUE if usable else "#9aa5b1"
         if np.isfinite(difference):
             half = Z95 * float(np.sqrt(max(variance, 0.0)))
@@ -149,7 +150,7 @@ def _forest(ax: Axes, patients: pd.DataFrame, synthesis: Synthesis, limits: tupl
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelbottom=False, length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    ax.set_title("A  Patients (cells in DTC / reference group)")
+    ax.set_title("A  Patients · cells in first / second group")
 
 
 def _count(value: float) -> str:
@@ -168,10 +169,11 @@ def _null(ax: Axes, synthesis: Synthesis, null: NDArray[np.float64] | None) -> N
         _band(ax, synthesis.sesoi)
         return
     _band(ax, synthesis.sesoi)
-    ax.hist(known, bins=40, color="#9fb3c8", edgecolor="white", linewidth=0.4, zorder=2)
+    span = ax.get_xlim()
+    ax.hist(known, bins=list(np.linspace(*span, 81)), color="#8fa6bd", edgecolor="white", linewidth=0.25, zorder=2)
     if np.isfinite(synthesis.estimate):
         ax.axvline(synthesis.estimate, color=style.BLACK, linewidth=1.4, zorder=3)
-    ax.set_title(f"B  The same estimate for {len(known):,} random gene sets (line: the signature)")
+    ax.set_title(f"B  {len(known):,} random gene sets (line: the signature)")
 
 
 def _controls(ax: Axes, controls: pd.DataFrame, synthesis: Synthesis) -> None:

@@ -163,7 +163,7 @@ def dots(labels: Sequence[str], colours: Mapping[str, str], *, size: float = 5.0
 
 def legend(ax: Axes, handles: Sequence[Any], labels: Sequence[object], **options: Any) -> Legend:
     """Legend with labels drawn as written (matplotlib drops labels that begin with an underscore)."""
-    shown = ["\u00a0" + text if text.startswith("_") else text for text in (plain(label, 30) for label in labels)]
+    shown = ["\u00a0" + text if text.startswith("_") else text for text in (plain(label, 44) for label in labels)]
     return ax.legend(list(handles), shown, **options)
 
 

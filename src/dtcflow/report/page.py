@@ -7,6 +7,7 @@ Everything here is plain data: the template escapes every string. Only :class:`F
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ from markupsafe import Markup
 
 from dtcflow.plot.plain import plain
 
+_PROBABILITY: Final = re.compile(r"(^|_)(p|q|pval|padj|fdr)(_|$)")
 NONE: Final = "–"
 """How a missing value is shown; never an empty cell, never a zero."""
 
@@ -242,7 +244,7 @@ def frame_table(
         cells = []
         for name, value in zip(names, record, strict=True):
             if numeric[name]:
-                probability = name.split("_")[0] in {"p", "q", "pval", "padj", "fdr"} or name.endswith(("_p", "_q"))
+                probability = bool(_PROBABILITY.search(name))
                 cells.append(num(p_value(value) if probability else short(value)))
             elif isinstance(value, bool):
                 cells.append(Cell("yes" if value else "no"))

@@ -39,6 +39,7 @@ from dtcflow.report.pictures import Pictures
 
 MAX_LOSS_ROWS: Final = 40
 MAX_SAMPLE_ROWS: Final = 300
+MAX_OPEN_WARNINGS: Final = 6
 
 
 def cohort_section(assets: Assets) -> Section:
@@ -154,7 +155,11 @@ def qc_section(assets: Assets, pictures: Pictures) -> Section:
         for sample, summary in assets.qc_summaries.items()
         for warning in _listed(summary.get("warnings"))
     ]
-    if warnings:
+    if not assets.qc_summaries:
+        blocks.append(Paragraph("Summaries of quality control are not part of this run.", "missing"))
+    if len(warnings) > MAX_OPEN_WARNINGS:
+        blocks.append(Details(f"Warnings from quality control ({len(warnings):,})", [Bullets(warnings)]))
+    elif warnings:
         blocks += [Heading("Warnings from quality control"), Bullets(warnings)]
     thresholds = _thresholds(assets)
     if thresholds is not None:
@@ -320,19 +325,24 @@ def scores_section(assets: Assets) -> Section:
     else:
         blocks.append(
             Paragraph(
-                "Screening: these p-values permute genes, not patients, and support no claim. They are here to "
-                "suggest what to "
-                "test next."
+                "Screening: no row here supports a claim. A screening p permutes genes; a patient p, where there "
+                "is one, flips "
+                "the signs of patients, and none of these sets was named by the analysis plan. They suggest what "
+                "to test next."
             )
         )
+        pathways = assets.pathways
+        keys = [name for name in ("patient_p_adjusted", "patient_p", "screening_q", "fdr") if name in pathways]
+        pathways = pathways.sort_values(keys, kind="stable") if keys else pathways
         blocks.append(
             frame_table(
-                assets.pathways,
-                f"Pathways of the pseudobulk contrast: first {min(len(assets.pathways), 25)} of "
-                f"{len(assets.pathways):,}.",
+                pathways,
+                f"Gene sets of the pseudobulk contrast: first {min(len(pathways), 25)} of {len(pathways):,}, "
+                "smallest p first.",
+                columns=[name for name in pathways.columns if name not in {"leading_edge", "lead_genes"}],
                 max_rows=25,
-                note=f"Whole table: {assets.names.get('pathways', 'pathways.tsv')}.",
-                empty="No pathway was tested: the pseudobulk contrast needs patients with cells on both sides.",
+                note=f"Whole table, with the leading genes: {assets.names.get('pathways', 'pathways.tsv')}.",
+                empty="No gene set was tested: the pseudobulk contrast needs patients with cells on both sides.",
             )
         )
     return Section("scores", "Signatures and pathways", blocks)

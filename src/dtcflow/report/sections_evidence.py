@@ -68,7 +68,7 @@ def _claims_table(assets: Assets) -> Table:
         Column("Claim"),
         Column("Verdict", hint="with its reason codes"),
         Column("Patients", True),
-        Column("Estimate (95 % CI)", True, "in the unit of the claim"),
+        Column("Estimate (95\u00a0%\u00a0CI)", True, "in the unit of the claim"),
         Column("p", True, "exact sign-flip over patients"),
         Column("p adj.", True, "adjusted over the confirmatory family (Holm)"),
         Column("p sets", True, "share of random gene sets of the same kind that show as much"),
@@ -270,14 +270,16 @@ def _main_claim(assets: Assets, pictures: Pictures) -> list[Block]:
         blocks.append(
             Paragraph("One patient: an estimate over patients needs at least two, a verdict at least six.", "missing")
         )
+    what = {name: ", ".join(sorted({shown(v, 80) for v in patients[name]})) for name in ("contrast", "signature")}
     blocks.append(
         frame_table(
             patients,
-            f"Patient-level values of {MAIN_CLAIM} (n = {len(patients):,} patients; a is the first group of the "
-            "contrast).",
+            f"Patient-level values of {MAIN_CLAIM} (n = {len(patients):,} patients). Contrast {what['contrast']} "
+            "(a is the first "
+            f"group), signature {what['signature']}.",
             columns=[
-                *("patient_id", "contrast", "signature", "n_cells_a", "n_cells_b", "value_a", "value_b", "difference"),
-                *("variance", "usable", "reason"),
+                *("patient_id", "n_cells_a", "n_cells_b", "value_a", "value_b", "difference", "variance", "usable"),
+                "reason",
             ],
             max_rows=60,
             note=f"All claims and analyses: {assets.names.get('patients', 'patients.tsv')}.",
@@ -288,31 +290,44 @@ def _main_claim(assets: Assets, pictures: Pictures) -> list[Block]:
     if assets.controls is None:
         blocks.append(Paragraph("The table of controls is not part of this run.", "missing"))
     else:
-        blocks.append(
-            frame_table(
-                assets.controls,
-                f"Controls run with the analysis (n = {len(assets.controls):,}): the same procedure where the "
-                "answer is known.",
-                columns=[
-                    *(
-                        "claim_id",
-                        "label",
-                        "control",
-                        "expectation",
-                        "ok",
-                        "n_patients",
-                        "estimate",
-                        "ci_low",
-                        "ci_high",
-                    ),
-                    *("p_value", "rate", "rate_se", "n_repeats"),
-                ],
-                max_rows=40,
-                note=f"Whole table: {assets.names.get('controls', 'controls.tsv')}.",
-                empty="No control could be computed.",
-            )
-        )
+        blocks.append(_controls_table(assets.controls, assets.names.get("controls", "controls.tsv")))
     return blocks
+
+
+def _controls_table(controls: pd.DataFrame, name: str) -> Table:
+    several = "claim_id" in controls and controls["claim_id"].nunique() > 1
+    rows = []
+    for record in controls.to_dict("records"):
+        rate = number(record.get("rate"), 3)
+        if not is_missing(record.get("rate")) and not is_missing(record.get("rate_se")):
+            rate += f" ± {number(record.get('rate_se'), 3)}"
+        holds = record.get("ok")
+        rows.append(
+            [
+                words(record.get("label") or record.get("control"), tone="strong"),
+                *([words(record.get("claim_id"))] if several else []),
+                words(record.get("expectation")),
+                Cell(NONE) if is_missing(holds) else Cell("yes" if holds else "no", tone="" if holds else "warn"),
+                num(count(record.get("n_patients"))),
+                num(estimate(record.get("estimate"), record.get("ci_low"), record.get("ci_high"))),
+                num(p_value(record.get("p_value"))),
+                num(rate),
+                num(count(record.get("n_repeats"))),
+            ]
+        )
+    columns = [
+        Column("Control"),
+        *([Column("Claim")] if several else []),
+        Column("Expected"),
+        Column("Holds"),
+        Column("Patients", True),
+        Column("Estimate (95\u00a0%\u00a0CI)", True),
+        Column("p", True),
+        Column("Rate ± SE", True, "share of repeats that a patient-level test calls"),
+        Column("Repeats", True),
+    ]
+    caption = f"Controls run with the analysis (n = {len(rows):,}): the same procedure where the answer is known."
+    return Table(caption, columns, rows, note=f"Whole table: {name}.", empty="No control could be computed.")
 
 
 def _rules(assets: Assets) -> list[Block]:
@@ -334,7 +349,11 @@ def _rules(assets: Assets) -> list[Block]:
         ]
         columns = [Column("Rule"), Column("State"), Column("In words"), Column("Code"), Column("Needed for")]
         caption = f"Rules of the analysis plan as applied to {MAIN_CLAIM} (n = {len(rules):,}, {broken:,} broken)."
-        blocks.append(Table(caption, columns, rows))
+        table = Table(caption, columns, rows)
+        against = [row for row, rule in zip(rows, rules, strict=True) if not rule.get("holds")]
+        if against:
+            blocks.append(Table(f"Rules of the analysis plan that {MAIN_CLAIM} breaks.", columns, against))
+        blocks.append(Details(f"All rules as applied to {MAIN_CLAIM} ({len(rules):,}, {broken:,} broken)", [table]))
     robustness = detail.get("robustness")
     left_out = robustness.get("leave_one_out") if isinstance(robustness, Mapping) else None
     if isinstance(left_out, list) and left_out:

@@ -41,10 +41,10 @@ OPEN_HEATMAPS: Final = 3
 """Patients whose heatmap is open at once; the others unfold."""
 
 _CLONE_WORDS: Final = {
-    "ok": "a tumour profile was learned and replicated in both halves of the genes",
-    "weak_profile": "a profile was learned but is too weak to be believed",
-    "no_candidates": "no candidate cell to learn a profile from",
-    "no_profile": "no consistent profile among the candidates",
+    "ok": "learned and replicated",
+    "weak_profile": "too weak to be believed",
+    "no_candidates": "no candidate cells",
+    "no_profile": "none consistent",
     "not_assessed": "not assessed",
 }
 _STATUS_WORDS: Final = {
@@ -109,6 +109,12 @@ def _statuses(assets: Assets) -> list[Block]:
     computed = concordance(assets.cnv_cells, assets.cells) if assets.cnv_cells is not None else pd.Series(dtype=float)
     samples_of = assets.cells.groupby("patient_id", sort=True)["sample_id"].unique()
     rows, failed = [], []
+    references = {
+        patient: status["reference"]
+        for patient, status in assets.cnv_statuses.items()
+        if isinstance(status.get("reference"), Mapping)
+    }
+    types = sorted({str(name) for own in references.values() for name in own})
     for patient, status in assets.cnv_statuses.items():
         name = str(status.get("status", "not recorded"))
         if name != "ok":
@@ -130,10 +136,12 @@ def _statuses(assets: Assets) -> list[Block]:
         rows.append(
             [
                 words(patient, tone="strong"),
-                words(_STATUS_WORDS.get(name, name), tone="" if name == "ok" else "warn"),
-                words(status.get("reason")),
+                Cell(
+                    text(_STATUS_WORDS.get(name, name)),
+                    tone="" if name == "ok" else "warn",
+                    sub="" if is_missing(status.get("reason")) else text(status.get("reason")),
+                ),
                 num(count(n_reference), hint=kinds),
-                words(kinds or None, tone="muted"),
                 num(count(status.get("n_genes"))),
                 words(_CLONE_WORDS.get(str(clone), clone) if clone is not None else None),
                 words(_detectable(status.get("smallest_detectable"))),
@@ -145,18 +153,30 @@ def _statuses(assets: Assets) -> list[Block]:
         [
             Column("Patient"),
             Column("Status"),
-            Column("Reason"),
-            Column("Reference cells", True),
-            Column("Reference by type"),
+            Column("Reference cells", True, "normal cells that copy number is compared with; types below"),
             Column("Genes", True, "expressed genes with a position"),
-            Column("Tumour profile"),
-            Column("Smallest detectable", hint="arms a tumour needs, changed by one copy, to be seen in n cells"),
+            Column(
+                "Tumour profile",
+                hint="shared arm-level profile of the candidates; replicated in both halves of the genes",
+            ),
+            Column(
+                "Smallest detectable",
+                hint="arms changed by one copy that a tumour of so many cells must carry to be seen",
+            ),
             Column("infercnvpy concordance", hint="Spearman correlation of its per-cell score with ours, per sample"),
         ],
         rows,
         note="infercnvpy is a second opinion and draws the heatmap; its score decides nothing.",
     )
     blocks: list[Block] = [table]
+    if types:
+        columns = [Column("Patient"), *(Column(name.replace("_", " "), True) for name in types)]
+        by_type = [
+            [words(patient, tone="strong"), *(num(count(own.get(name, 0))) for name in types)]
+            for patient, own in references.items()
+        ]
+        caption = f"Reference cells by type (n = {plural(len(by_type), 'patient')})."
+        blocks.append(Details("Reference cells by type", [Table(caption, columns, by_type)]))
     if failed:
         blocks.insert(
             0,
@@ -176,8 +196,9 @@ def _detectable(value: Any) -> str | None:
         for key, n_arms in value.items():
             digits = "".join(filter(str.isdigit, str(key)))
             if digits and not is_missing(n_arms):
-                parts.append((int(digits), f"{short(n_arms)} arms in {digits} cells"))
-        return "; ".join(part for _, part in sorted(parts)) or None
+                parts.append((int(digits), short(n_arms)))
+        words_ = [f"{n_arms} in {n_cells}" for n_cells, n_arms in sorted(parts)]
+        return ", ".join(words_).replace(" in ", " arms in ", 1).replace(",", " cells,", 1) if words_ else None
     return None if is_missing(value) else short(value)
 
 
@@ -235,10 +256,8 @@ def _heatmaps(assets: Assets, pictures: Pictures, *, max_rows: int) -> list[Bloc
 def _heatmap(panel: plot.Heatmap, assets: Assets, pictures: Pictures, limit: float, i: int) -> Any:
     total = sum(block.total for block in panel.blocks)
     drawn = sum(len(block.rows) for block in panel.blocks)
-    malignant = sum(
-        block.total for block in panel.blocks if "malignant" in block.label or block.label.startswith("DTC")
-    )
-    dtc = sum(block.total for block in panel.blocks if block.label.startswith("DTC"))
+    malignant = sum(block.total for block in panel.blocks if block.is_malignant)
+    dtc = sum(block.total for block in panel.blocks if block.is_dtc)
     patient = text(panel.patient_id, 60)
     caption = (
         f"Patient {patient}: {drawn:,} of {total:,} cells (rows) by {panel.matrix.shape[1]:,} bins of "
@@ -325,7 +344,7 @@ def _arm_table(arms: pd.DataFrame, caption: str, *, note: str, empty: str) -> Ta
         Column("Clone"),
         Column("Arm"),
         Column("State"),
-        Column("Log ratio (95 % CI)", True),
+        Column("Log ratio (95\u00a0%\u00a0CI)", True),
         Column("q", True),
         Column("Cells", True),
         Column("Genes", True),

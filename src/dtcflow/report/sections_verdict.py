@@ -50,7 +50,7 @@ class Step:
 class Verdict:
     """The first screen."""
 
-    question: str
+    hypothesis: str
     badge: Badge
     sentence: str
     reasons: Sequence[str]
@@ -91,7 +91,7 @@ def verdict(assets: Assets) -> Verdict:
         )
         changes = text.remedies(list(codes), patients_needed=needed, n_patients=n_patients)
     return Verdict(
-        question=_words(found.get("statement")) or text.QUESTION,
+        hypothesis=_words(found.get("statement")) or text.HYPOTHESIS,
         badge=badge(name),
         sentence=_words(found.get("sentence"))
         or text.VERDICT_SENTENCES.get(name, text.VERDICT_SENTENCES["INCONCLUSIVE"]),

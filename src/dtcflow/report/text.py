@@ -8,7 +8,7 @@ from typing import Any, Final
 from dtcflow.contracts import CODES
 from dtcflow.report.page import listed, plural, short
 
-QUESTION: Final = "Are some disseminated tumour cells self-renewing progenitors?"
+HYPOTHESIS: Final = "Some disseminated tumour cells (DTCs) are self-renewing progenitors."
 CEILING: Final = (
     "Limit of every such result: expression can be consistent with a progenitor state; it cannot show self-renewal. "
     "That takes a functional assay."
