@@ -13,24 +13,18 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model, usable_genes
-from dtcflow.cnv.null import (
-    Floats,
-    ReferenceNull,
-    benjamini_hochberg,
-    cross_fit,
-    half_mask,
-    tail_p_values,
-)
+from dtcflow.cnv.arms import ArmModel, ArmStatistics, usable_genes
+from dtcflow.cnv.null import Floats, ReferenceNull, benjamini_hochberg, tail_p_values
 from dtcflow.cnv.profile import (
-    LearnedProfile,
+    MIN_PROFILE_ARMS,
+    MIN_PROFILE_STRENGTH,
     SplitStatistics,
-    clone_fraction,
+    believable_profile,
+    best_match,
     learn_clone,
-    profile_of,
-    score_against,
 )
-from dtcflow.cnv.reference import Reference, choose_reference, stable_order
+from dtcflow.cnv.reference import choose_reference, stable_order
+from dtcflow.cnv.scoring import Scored, burden, score_against_clones, score_cells, suspect_reference
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
 from dtcflow.contracts import COUNTS, X_CNV
 from dtcflow.qc.loss_audit import epithelial_evidence
@@ -38,17 +32,8 @@ from dtcflow.scores.calibrated import log_normalise
 
 log = logging.getLogger(__name__)
 
-BURDEN_CLIP = 6.0
-MIN_PROFILE_ARMS = 2
 MAX_SCREENING_ROUNDS = 5
 """A type that hides tumour cells can explain away those of another; screening is repeated once they are gone."""
-MIN_TYPES_TO_SCREEN = 3
-"""Screening a type needs two others: one to model it, and one to say how far a normal type may be off."""
-MIN_PROFILE_STRENGTH = 60.0
-"""Sum of squared z over the called arms below which a learned profile is not believed.
-
-Chosen on left-out normal types of ovarian patients 11 and 13, where expression differences of an unseen type reach 51,
-and reported on the others; real tumours there have 160 and more (docs of the benchmark table)."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +52,6 @@ def candidate_cells(cells: pd.DataFrame, *, epithelial_z: float, tumour_lineage:
     if tumour_lineage == "any":
         return np.ones(len(cells), dtype=bool)
     return epithelial_evidence(cells, epithelial_z=epithelial_z).to_numpy(dtype=bool)
-
-
-def burden(statistics: ArmStatistics, inflation: Floats, tau: Floats) -> Floats:
-    """Copy-number burden of a cell: sum over arms of squared z, with the error of an unmatched cell type included."""
-    log_ratio, _ = statistics.centred()
-    z = log_ratio / np.sqrt(inflation / np.maximum(statistics.info, 1e-9) + tau**2)
-    return np.asarray(np.square(np.clip(z, -BURDEN_CLIP, BURDEN_CLIP)).sum(axis=1))
 
 
 def infer_copy_number(
@@ -180,91 +158,6 @@ def infer_copy_number(
     return CopyNumber(table, _pack(cells, smoothed, scored.statistics, scored.null, scored.model), status)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """All cells of a patient against one reference; reference cells by models they had no part in."""
-
-    reference: Reference
-    model: ArmModel
-    statistics: SplitStatistics
-    null: ReferenceNull
-    split_null: tuple[ReferenceNull, ReferenceNull]
-
-    @property
-    def unseen(self) -> ArmStatistics:
-        """Null for a cell that no reference type matches; the matched null where only one type is there."""
-        return self.null.unseen if len(self.null.unseen.u) else self.null.matched
-
-
-def score_cells(
-    counts: sp.csr_matrix,
-    cell_ids: list[str],
-    reference: Reference,
-    arms: npt.NDArray[np.object_],
-    usable: npt.NDArray[np.bool_],
-    *,
-    folds: int,
-    seed: int,
-) -> Scored:
-    """Fit the reference model and score every cell, whole genome and two halves of the genes."""
-    rows = reference.rows
-    reference_counts = sp.csr_matrix(counts[rows])
-    reference_ids = [cell_ids[i] for i in rows]
-    model = fit_arm_model(reference_counts, reference.types, arms, usable)
-
-    def one(half: int | None) -> tuple[ArmStatistics, ReferenceNull]:
-        null = cross_fit(
-            reference_counts,
-            reference.types,
-            reference_ids,
-            arms,
-            usable,
-            model,
-            folds=folds,
-            seed=seed,
-            half=half,
-        )
-        mask = None if half is None else half_mask(model, half)
-        return _with_held_out(arm_statistics(model, counts, gene_mask_in_use=mask), null, rows), null
-
-    full, null = one(None)
-    first, first_null = one(0)
-    second, second_null = one(1)
-    return Scored(reference, model, SplitStatistics(full, (first, second)), null, (first_null, second_null))
-
-
-def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -> npt.NDArray[np.bool_]:
-    """Reference cells that share a tumour-like genome although their annotation is normal.
-
-    Carcinoma cells can look like fibroblasts. Every type is scored by a model fitted on the other types and goes
-    through the same seed loop as tumour candidates; the members of a believable clone leave the reference.
-    """
-    null, suspect = scored.null, np.zeros(len(scored.reference.rows), dtype=bool)
-    whole = SplitStatistics(null.unseen, (scored.split_null[0].unseen, scored.split_null[1].unseen))
-    names = sorted(set(null.unseen_types.tolist()))
-    if len(names) < MIN_TYPES_TO_SCREEN:
-        return suspect
-    for name in names:
-        inside = null.unseen_types == name
-        tau = null.tau_without(name)
-        own = burden(null.unseen[inside], null.inflation, tau)
-        others = burden(null.unseen[~inside], null.inflation, tau)
-        order = stable_order([str(i) for i in null.unseen_rows[inside]], seed=seed)
-        learned = learn_clone(
-            whole[inside],
-            np.ones(int(inside.sum()), dtype=bool),
-            tail_p_values(own, others),
-            (order % np.uint64(folds)).astype(np.int64),
-            inflation=null.inflation,
-            tau=tau,
-            min_abs_log_ratio=effect,
-        )
-        profile, _ = _believable(learned)
-        if profile is not None:
-            suspect[null.unseen_rows[inside]] = learned.membership > 0.5
-    return suspect
-
-
 def evidence_table(
     cells: pd.DataFrame,
     scored: Scored,
@@ -299,18 +192,25 @@ def evidence_table(
         tau=tau,
         min_abs_log_ratio=settings["min_abs_log_ratio"],
     )
-    profile, strength = _believable(learned)
-    llr, llr_p = np.full(len(cells), np.nan), np.full(len(cells), np.nan)
+    profile, strength = believable_profile(learned)
+    empty = np.full(len(cells), np.nan)
+    llr = llr_p = fraction = fraction_se = empty
+    profiles = np.zeros((0, len(scored.model.arms)))
     if profile is not None:
-        matched_t, _ = score_against(profile, null.matched, null.inflation)
-        unseen_t, _ = score_against(profile, scored.unseen, null.inflation)
-        llr, llr_p = learned.llr, p_values(learned.t, matched_t, unseen_t)
-    fraction, fraction_se = clone_fraction(profile, statistics.full, null.inflation)
+        compartment = cells["compartment"].to_numpy(dtype=object)
+        best = score_against_clones(scored, learned, profile, compartment, fold, effect=settings["min_abs_log_ratio"])
+        profiles, llr, fraction, fraction_se = best.profiles, best.llr, best.fraction, best.fraction_se
+        llr_p = p_values(
+            best.t,
+            best_match(profiles, null.matched, null.inflation).t,
+            best_match(profiles, scored.unseen, null.inflation).t,
+        )
     status.update(
         clone_status=learned.status if profile is not None or learned.status != "ok" else "weak_profile",
         n_candidates=int(candidate.sum()),
         profile_strength=strength,
         n_profile_arms=0 if profile is None else int(np.count_nonzero(profile)),
+        n_profiles=len(profiles),
         inflation=float(np.median(null.inflation)),
         tau=float(np.median(tau)),
         smallest_detectable=_smallest_detectable(statistics.full, candidate, null),
@@ -355,24 +255,6 @@ def stratified_q(p: Floats, stratum: npt.NDArray[np.integer[Any]] | npt.NDArray[
     for value in np.unique(stratum):
         q[stratum == value] = benjamini_hochberg(p[stratum == value])
     return q
-
-
-def _with_held_out(statistics: ArmStatistics, null: ReferenceNull, rows: npt.NDArray[np.int64]) -> ArmStatistics:
-    """Replace the reference cells' own scores by their held-out scores: no cell is judged by a model it shaped."""
-    u, info = statistics.u.copy(), statistics.info.copy()
-    u[rows], info[rows] = null.matched.u, null.matched.info
-    return ArmStatistics(u, info, statistics.arms)
-
-
-def _believable(learned: LearnedProfile) -> tuple[Floats | None, float]:
-    """The learned profile when it is strong enough to be a genome and not a cell type, and its strength."""
-    if learned.table is None:
-        return None, 0.0
-    called = learned.table["state"].isin(["gain", "loss"])
-    strength = float(np.square(learned.table["log_ratio"] / learned.table["se"])[called].sum())
-    if learned.status != "ok" or called.sum() < MIN_PROFILE_ARMS or strength < MIN_PROFILE_STRENGTH:
-        return None, strength
-    return profile_of(learned.table), strength
 
 
 def _arms_altered(statistics: SplitStatistics, null: ReferenceNull) -> npt.NDArray[np.int64]:

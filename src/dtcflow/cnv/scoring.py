@@ -1,0 +1,169 @@
+"""Score a patient's cells against a reference that has been screened for hidden tumour cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model
+from dtcflow.cnv.clones import find_clones
+from dtcflow.cnv.null import Floats, ReferenceNull, cross_fit, half_mask, tail_p_values
+from dtcflow.cnv.profile import (
+    MIN_SEEDS,
+    BestMatch,
+    LearnedProfile,
+    SplitStatistics,
+    arm_table,
+    believable,
+    believable_profile,
+    best_match,
+    learn_clone,
+    profile_of,
+)
+from dtcflow.cnv.reference import Reference, stable_order
+
+BURDEN_CLIP = 6.0
+MIN_TYPES_TO_SCREEN = 3
+"""Screening a type needs two others: one to model it, and one to say how far a normal type may be off."""
+
+
+def burden(statistics: ArmStatistics, inflation: Floats, tau: Floats) -> Floats:
+    """Copy-number burden of a cell: sum over arms of squared z, with the error of an unmatched cell type included."""
+    log_ratio, _ = statistics.centred()
+    z = log_ratio / np.sqrt(inflation / np.maximum(statistics.info, 1e-9) + tau**2)
+    return np.asarray(np.square(np.clip(z, -BURDEN_CLIP, BURDEN_CLIP)).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All cells of a patient against one reference; reference cells by models they had no part in."""
+
+    reference: Reference
+    model: ArmModel
+    statistics: SplitStatistics
+    null: ReferenceNull
+    split_null: tuple[ReferenceNull, ReferenceNull]
+
+    @property
+    def unseen(self) -> ArmStatistics:
+        """Null for a cell that no reference type matches; the matched null where only one type is there."""
+        return self.null.unseen if len(self.null.unseen.u) else self.null.matched
+
+
+def score_cells(
+    counts: sp.csr_matrix,
+    cell_ids: list[str],
+    reference: Reference,
+    arms: npt.NDArray[np.object_],
+    usable: npt.NDArray[np.bool_],
+    *,
+    folds: int,
+    seed: int,
+) -> Scored:
+    """Fit the reference model and score every cell, whole genome and two halves of the genes."""
+    rows = reference.rows
+    reference_counts = sp.csr_matrix(counts[rows])
+    reference_ids = [cell_ids[i] for i in rows]
+    model = fit_arm_model(reference_counts, reference.types, arms, usable)
+
+    def one(half: int | None) -> tuple[ArmStatistics, ReferenceNull]:
+        null = cross_fit(
+            reference_counts,
+            reference.types,
+            reference_ids,
+            arms,
+            usable,
+            model,
+            folds=folds,
+            seed=seed,
+            half=half,
+        )
+        mask = None if half is None else half_mask(model, half)
+        return _with_held_out(arm_statistics(model, counts, gene_mask_in_use=mask), null, rows), null
+
+    full, null = one(None)
+    first, first_null = one(0)
+    second, second_null = one(1)
+    return Scored(reference, model, SplitStatistics(full, (first, second)), null, (first_null, second_null))
+
+
+def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -> npt.NDArray[np.bool_]:
+    """Reference cells that share a tumour-like genome although their annotation is normal.
+
+    Carcinoma cells can look like fibroblasts. Every type is scored by a model fitted on the other types and goes
+    through the same seed loop as tumour candidates; the members of a believable clone leave the reference.
+    """
+    null, suspect = scored.null, np.zeros(len(scored.reference.rows), dtype=bool)
+    whole = SplitStatistics(null.unseen, (scored.split_null[0].unseen, scored.split_null[1].unseen))
+    names = sorted(set(null.unseen_types.tolist()))
+    if len(names) < MIN_TYPES_TO_SCREEN:
+        return suspect
+    for name in names:
+        inside = null.unseen_types == name
+        tau = null.tau_without(name)
+        own = burden(null.unseen[inside], null.inflation, tau)
+        others = burden(null.unseen[~inside], null.inflation, tau)
+        order = stable_order([str(i) for i in null.unseen_rows[inside]], seed=seed)
+        learned = learn_clone(
+            whole[inside],
+            np.ones(int(inside.sum()), dtype=bool),
+            tail_p_values(own, others),
+            (order % np.uint64(folds)).astype(np.int64),
+            inflation=null.inflation,
+            tau=tau,
+            min_abs_log_ratio=effect,
+        )
+        profile, _ = believable_profile(learned)
+        if profile is not None:
+            suspect[null.unseen_rows[inside]] = learned.membership > 0.5
+    return suspect
+
+
+def score_against_clones(
+    scored: Scored,
+    learned: LearnedProfile,
+    profile: Floats,
+    compartment: npt.NDArray[np.object_],
+    fold: npt.NDArray[np.int64],
+    *,
+    effect: float,
+) -> BestMatch:
+    """Score every cell against the tumour's profile and those of its clones; the best match counts.
+
+    A subclone's private events are diluted in the profile of the whole tumour, and a disseminated cell may come from a
+    small subclone. Members are scored by profiles learned without their fold; null cells take the best of the same
+    profiles, so that the choice is paid for.
+    """
+    statistics, null = scored.statistics, scored.null
+    members = learned.membership > 0.5
+    clones = find_clones(statistics, members, compartment, inflation=null.inflation, min_abs_log_ratio=effect)
+
+    def table(rows: npt.NDArray[np.bool_]) -> pd.DataFrame:
+        return arm_table(statistics[rows], inflation=null.inflation, tau=null.tau, min_abs_log_ratio=effect)
+
+    groups = [clones.label == k for k in range(clones.n_clones)] if clones.n_clones > 1 else []
+    groups = [g for g in groups if g.sum() >= MIN_SEEDS and believable(table(g))]
+    profiles = np.vstack([profile, *(profile_of(table(g)) for g in groups)])
+    best = best_match(profiles, statistics.full, null.inflation)
+    for k in range(learned.fold_profiles.shape[0]):
+        held = members & (fold == k)
+        if not held.any():
+            continue
+        rest = [g & ~held for g in groups]
+        # a clone that the held cells leave too small keeps its place, empty, so that cells do not change columns
+        own = [profile_of(table(g)) if g.sum() >= MIN_SEEDS else np.zeros(len(profile)) for g in rest]
+        part = best_match(np.vstack([learned.fold_profiles[k], *own]), statistics.full[held], null.inflation)
+        for name in ("t", "llr", "fraction", "fraction_se"):
+            getattr(best, name)[held] = getattr(part, name)
+    return best
+
+
+def _with_held_out(statistics: ArmStatistics, null: ReferenceNull, rows: npt.NDArray[np.int64]) -> ArmStatistics:
+    """Replace the reference cells' own scores by their held-out scores: no cell is judged by a model it shaped."""
+    u, info = statistics.u.copy(), statistics.info.copy()
+    u[rows], info[rows] = null.matched.u, null.matched.info
+    return ArmStatistics(u, info, statistics.arms)
