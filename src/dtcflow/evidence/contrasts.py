@@ -80,7 +80,7 @@ def _why_unusable(counts: tuple[int, int], sampled: tuple[bool, bool], groups: t
         elif n == 0:
             reasons.append(f"no malignant cell in {GROUPS[group]}")
         elif n < minimum:
-            reasons.append(f"{n} malignant cells in {GROUPS[group]}, {minimum} needed")
+            reasons.append(f"{n} malignant cell{'s' if n > 1 else ''} in {GROUPS[group]}, {minimum} needed")
     return "; ".join(reasons)
 
 

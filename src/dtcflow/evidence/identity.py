@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from dtcflow.contracts import EPITHELIAL, UNKNOWN
 from dtcflow.evidence.contrasts import tumour_patients
 from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip
 from dtcflow.evidence.plan import GROUPS, Claim, Rules
@@ -47,14 +49,26 @@ class Identity:
     n_malignant: int
 
 
-def putative(cells: pd.DataFrame, *, epithelial_z: float, epithelial_markers: int) -> pd.Series:
-    """Cells with epithelial evidence: enough of the panel (calibrated z) in more than one marker gene.
+NOT_NORMAL: Final = (EPITHELIAL, UNKNOWN, "mixed")
+"""Cell types that do not explain epithelial transcripts away."""
 
-    The call plays no part: a denominator that knew the call would make the share 1 by construction.
+
+def putative(cells: pd.DataFrame, *, epithelial_z: float, epithelial_markers: int) -> pd.Series:
+    """Cells that look like tumour cells in a marrow: what morphology and cytokeratin stain are to a pathologist.
+
+    Enough of the epithelial panel (calibrated z) in more than one marker gene, and annotated as epithelial, unknown
+    or mixed, or epithelial in the first pass of quality control (``lineage``, where the table has it). A blood cell
+    with a few keratin transcripts from its surroundings is not putative: z reaches 3 in one of some hundred cells by
+    chance, and the thousands of blood cells of a marrow would outnumber its tumour cells.
+
+    The malignant call plays no part: a denominator that knew it would make the share 1 by construction.
     """
     z = pd.to_numeric(cells["epithelial_z"], errors="coerce")
     markers = pd.to_numeric(cells["n_epithelial_markers"], errors="coerce")
-    return (z >= epithelial_z) & (markers >= epithelial_markers)
+    lineage = cells["cell_type"].astype(str).isin(NOT_NORMAL)
+    if "lineage" in cells:
+        lineage |= cells["lineage"].astype(str) == EPITHELIAL
+    return (z >= epithelial_z) & (markers >= epithelial_markers) & lineage
 
 
 def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
@@ -69,7 +83,7 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
     Parameters
     ----------
     cells
-        QC-passed cells: ``patient_id compartment malignant_call epithelial_z n_epithelial_markers``.
+        QC-passed cells: ``patient_id compartment malignant_call cell_type epithelial_z n_epithelial_markers``.
     claim
         Whose group ``a`` is asked about, with the definition of a putative cell.
     rules
@@ -105,7 +119,7 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
                 "variance": variance if usable else np.nan,
                 "usable": usable,
                 "reason": reason,
-                "n_called": int((own & malignant).sum()),
+                "n_called_a": int((own & malignant).sum()),
             }
         )
     columns = [
@@ -120,7 +134,7 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
             "difference",
             "variance",
         ),
-        *("usable", "reason", "n_called"),
+        *("usable", "reason", "n_called_a"),
     ]
     patients = pd.DataFrame(rows, columns=columns)
     used = patients[patients["usable"].astype(bool)]
@@ -136,6 +150,6 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
         high90=float(expit(fit.ci90_high)),
         fit=fit,
         p_value=test.p_value,
-        n_called=int((patients["n_called"] >= claim.called_cells).sum()),
+        n_called=int((patients["n_called_a"] >= claim.called_cells).sum()),
         n_malignant=int(malignant.sum()),
     )

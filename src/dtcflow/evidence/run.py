@@ -32,6 +32,7 @@ NEEDED_CELL_COLUMNS: Final = (
     "compartment",
     "malignant_call",
     "malignancy_q",
+    "cell_type",
     "epithelial_z",
     "n_epithelial_markers",
 )
@@ -146,7 +147,7 @@ def evaluate_plan(
     ----------
     adata, cells, panel, synonyms
         See :func:`cohort_of`. ``cells`` needs ``cell_id sample_id patient_id compartment malignant_call malignancy_q
-        epithelial_z n_epithelial_markers``, and ``pct_mt`` for that covariate.
+        cell_type epithelial_z n_epithelial_markers``, and ``pct_mt`` for that covariate.
     plan
         From :func:`dtcflow.evidence.plan.load_plan`.
     settings

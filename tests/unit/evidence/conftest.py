@@ -125,6 +125,7 @@ def simulate(scenario: Scenario) -> tuple[ad.AnnData, pd.DataFrame]:
                     "malignancy_q": 0.001,
                     "epithelial_z": 6.0,
                     "n_epithelial_markers": 5,
+                    "cell_type": "epithelial",
                     "pct_mt": float(rng.uniform(1, 10)),
                     "batch": "one",
                     "platform": "droplet",

@@ -31,6 +31,7 @@ def marrow(called, other=(), unputative=0):
                     "malignant_call": call,
                     "epithelial_z": z,
                     "n_epithelial_markers": 3,
+                    "cell_type": "epithelial",
                 }
                 for _ in range(n)
             ]
@@ -39,7 +40,22 @@ def marrow(called, other=(), unputative=0):
 
 def test_putative_needs_score_and_more_than_one_marker():
     cells = pd.DataFrame({"epithelial_z": [3.0, 2.9, 9.0, np.nan], "n_epithelial_markers": [2, 9, 1, 9]})
+    cells["cell_type"] = "epithelial"
     assert putative(cells, epithelial_z=3.0, epithelial_markers=2).tolist() == [True, False, False, False]
+
+
+def test_blood_cell_with_stray_keratin_is_not_putative():
+    cells = pd.DataFrame(
+        {
+            "cell_type": ["T_NK", "unknown", "erythroid", "epithelial"],
+            "lineage": ["haematopoietic", "unknown", "epithelial", "haematopoietic"],
+            "epithelial_z": 4.0,
+            "n_epithelial_markers": 3,
+        }
+    )
+    assert putative(cells, epithelial_z=3.0, epithelial_markers=2).tolist() == [False, True, True, True]
+    without = putative(cells.drop(columns="lineage"), epithelial_z=3.0, epithelial_markers=2)
+    assert without.tolist() == [False, True, False, True]
 
 
 def test_share_of_equal_patients_by_hand(plan):
@@ -80,7 +96,7 @@ def test_gate(plan, called, other, verdict, codes):
     cells = marrow(called, other)
     if cells.empty:
         cells = pd.DataFrame(
-            columns=["patient_id", "compartment", "malignant_call", "epithelial_z", "n_epithelial_markers"]
+            columns=["patient_id", "compartment", "malignant_call", "epithelial_z", "n_epithelial_markers", "cell_type"]
         )
     claim = plan.claim("C0")
     judged = judge_identity(claim, plan.rules, identity_share(cells, claim, plan.rules), sampled=True)
