@@ -277,8 +277,8 @@ def _decorate(ax: Axes, bins: pd.DataFrame, block: Block, *, last: bool) -> None
         starts = [*firsts[order].tolist(), len(bins)]
         middles = [(a + b - 1) / 2 for a, b in pairwise(starts)]
         labels = [style.plain(name.removeprefix("chr"), 6) for name in names[order]]
-        # the short chromosomes would overlap: every second one from 15 on is left unnamed
-        labels = ["" if label.isdigit() and int(label) > 14 and int(label) % 2 else label for label in labels]
+        # the short chromosomes would overlap: every second one from 13 on is left unnamed
+        labels = ["" if label.isdigit() and int(label) > 12 and int(label) % 2 else label for label in labels]
         ax.set_xticks(middles, labels, fontsize=7)
         ax.tick_params(axis="x", length=0, pad=1)
         ax.set_xlabel("chromosome (genome order; solid line: chromosome border, dotted: centromere)", fontsize=7.5)

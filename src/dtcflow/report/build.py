@@ -60,8 +60,8 @@ def write_report(inputs: ReportInputs, output: str | Path, *, figures: str | Pat
         page, pictures = render(assets, max_points=int(points * share), detail=share)
     if len(page) >= MAX_BYTES:
         raise DtcflowError(
-            f"{output}: the page would have {len(page) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB; "
-            "lower report.max_points or split the study"
+            f"{output}: the page would have {len(page) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB; lower "
+            "report.max_points or split the study"
         )
     missing = set(FIGURES) - set(pictures.files)
     if missing:

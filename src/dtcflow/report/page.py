@@ -204,6 +204,11 @@ def text(value: Any, limit: int = 400) -> str:
     return NONE if is_missing(value) else plain(value, limit)
 
 
+def spaced(value: Any) -> Any:
+    """``a;b`` as ``a; b``, so that a list of reasons may break over lines; anything but text as it is."""
+    return re.sub(r";(?=\S)", "; ", value) if isinstance(value, str) else value
+
+
 def plural(n: int, one: str, many: str | None = None) -> str:
     """``1 patient``, ``2 patients``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
@@ -248,6 +253,8 @@ def frame_table(
                 cells.append(num(p_value(value) if probability else short(value)))
             elif isinstance(value, bool):
                 cells.append(Cell("yes" if value else "no"))
+            elif isinstance(value, str):
+                cells.append(words(spaced(value)))
             else:
                 cells.append(words(value))
         rows.append(cells)

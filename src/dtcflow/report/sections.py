@@ -32,6 +32,7 @@ from dtcflow.report.page import (
     percent,
     plural,
     short,
+    spaced,
     words,
 )
 from dtcflow.report.page import text as shown
@@ -90,8 +91,8 @@ def cohort_section(assets: Assets) -> Section:
     blocks: list[Block] = [
         Table(
             f"Samples (n = {plural(len(rows), 'sample')}, "
-            f"{plural(n_patients, 'patient or donor', 'patients and donors')}, "
-            f"{len(cells):,} cells). A dash in the DTC columns means that the sample is not marrow.",
+            f"{plural(n_patients, 'patient or donor', 'patients and donors')}, {len(cells):,} cells). A dash in the "
+            "DTC columns means that the sample is not marrow.",
             columns,
             rows[:MAX_SAMPLE_ROWS],
             note=f"One row per cell: {assets.names.get('cells', 'cells.tsv.gz')}.",
@@ -102,9 +103,8 @@ def cohort_section(assets: Assets) -> Section:
         blocks.insert(
             0,
             Paragraph(
-                "No disseminated tumour cell was found in any marrow sample. The smallest change that would have "
-                "been seen is in "
-                "the copy-number section; cells that came close are in the loss audit.",
+                "No disseminated tumour cell was found in any marrow sample. The smallest change that would have been "
+                "seen is in the copy-number section; cells that came close are in the loss audit.",
                 "warn",
             ),
         )
@@ -136,12 +136,10 @@ def qc_section(assets: Assets, pictures: Pictures) -> Section:
             alt=f"Share of cells kept and removed, by reason, in {len(table)} samples; {kept} of {total} cells kept.",
             caption=(
                 f"Fate of all {total:,} cells of {plural(len(table), 'sample')}; {kept:,} kept "
-                f"({percent(kept, total)}). Every cell "
-                "is counted once; a cell with more than one reason is in the last colour. Doublets are annotated, "
-                "never removed "
-                "here, and nothing is removed for having many counts. How to read it: a long coloured end in one "
-                "sample only "
-                "points to the preparation of that sample"
+                f"({percent(kept, total)}). Every cell is counted once; a cell with more than one reason is in the "
+                "last colour. Doublets are annotated, never removed here, and nothing is removed for having many "
+                "counts. How to read it: a long coloured end in one sample only points to the preparation of that "
+                "sample"
                 + ("." if lost is None else "; the red note counts removed cells that looked like tumour cells.")
             ),
         )
@@ -185,9 +183,8 @@ def _thresholds(assets: Assets) -> Table | None:
     frame = pd.DataFrame(found)
     return frame_table(
         frame,
-        f"Limits that were applied (n = {len(frame):,}), by cell lineage; 'mad' comes from the sample itself, "
-        "'fixed' from the "
-        "configuration.",
+        f"Limits that were applied (n = {len(frame):,}), by cell lineage; 'mad' comes from the sample itself, 'fixed' "
+        "from the configuration.",
         columns=["sample", "metric", "lineage", "side", "value", "origin", "n_cells", "median", "removes"],
         max_rows=200,
     )
@@ -214,10 +211,9 @@ def embedding_section(assets: Assets, pictures: Pictures, *, max_points: int) ->
         blocks.append(
             frame_table(
                 assets.stability,
-                f"Stability of Leiden clusters (n = {plural(len(assets.stability), 'resolution')}). ARI: "
-                "agreement with clusters "
-                "of random 90 % of the cells, 1 is perfect; silhouette: separation, -1 to 1. Clusters decide "
-                "nothing here.",
+                f"Stability of Leiden clusters (n = {plural(len(assets.stability), 'resolution')}). ARI: agreement "
+                "with clusters of random 90 % of the cells, 1 is perfect; silhouette: separation, -1 to 1. Clusters "
+                "decide nothing here.",
                 empty="No clustering was made.",
             )
         )
@@ -244,12 +240,10 @@ def _umap(assets: Assets, pictures: Pictures, max_points: int) -> Block:
         alt=f"Four views of one UMAP of {n} cells: cell type, compartment, sample and malignant call with {dtc} DTCs.",
         caption=(
             f"UMAP of {n:,} cells that passed quality control, {kept:,} drawn (the keys count all of them; every "
-            f"malignant and undecided cell is drawn, last and bigger, n = {dtc:,} DTCs). {text.NOTICE_RASTER} How "
-            "to read it: "
-            "neighbours have similar expression; distances between islands, their sizes and their shapes mean "
-            "nothing. Tumour cells "
-            "of different patients usually lie apart, normal cell types should mix over samples. Nothing is "
-            "called or tested on this picture."
+            f"malignant and undecided cell is drawn, last and bigger, n = {dtc:,} DTCs). {text.NOTICE_RASTER} How to "
+            "read it: neighbours have similar expression; distances between islands, their sizes and their shapes "
+            "mean nothing. Tumour cells of different patients usually lie apart, normal cell types should mix over "
+            "samples. Nothing is called or tested on this picture."
         ),
     )
 
@@ -272,24 +266,33 @@ def loss_section(assets: Assets) -> Section:
     ordered = marrow_first.sort_values(["_rank", "stage", "sample_id", "cell_id"], kind="stable")
     blocks: list[Block] = [
         Paragraph(
-            "A cell is listed when it shows epithelial or copy-number evidence and was removed by quality "
-            "control, flagged as a "
-            "doublet and called normal, or left undecided. A marrow cell here may be a tumour cell that was lost."
+            "A cell is listed when it shows epithelial or copy-number evidence and was removed by quality control, "
+            "flagged as a doublet and called normal, or left undecided. A marrow cell here may be a tumour cell that "
+            "was lost."
         ),
         frame_table(totals, f"Totals (n = {plural(len(audit), 'cell')})."),
-        frame_table(
-            ordered,
-            f"Cells with tumour evidence that did not end as malignant: first {min(len(audit), MAX_LOSS_ROWS):,} of "
-            f"{len(audit):,}, marrow first.",
-            columns=[
-                *("cell_id", "patient_id", "compartment", "stage", "status", "reason", "evidence", "epithelial_z"),
-                *("n_epithelial_markers", "cnv_burden_q", "malignancy_q", "n_counts"),
-            ],
-            max_rows=MAX_LOSS_ROWS,
-            note=f"All of them: {assets.names.get('loss_audit', 'loss_audit.tsv')}.",
-        ),
+        _lost_cells(ordered, assets.names.get("loss_audit", "loss_audit.tsv")),
     ]
     return Section("losses", title, blocks)
+
+
+def _lost_cells(audit: pd.DataFrame, name: str) -> Table:
+    rows = [
+        [
+            Cell(shown(row.cell_id, 80), sub=shown(f"{row.compartment}, {row.stage}: {row.status}")),
+            words(spaced(row.reason)),
+            words(spaced(row.evidence)),
+            num(count(row.n_counts)),
+        ]
+        for row in audit.head(MAX_LOSS_ROWS).itertuples(index=False)
+    ]
+    return Table(
+        f"Cells with tumour evidence that did not end as malignant: first {len(rows):,} of {len(audit):,}, marrow "
+        "first.",
+        [Column("Cell"), Column("Reason"), Column("Evidence"), Column("Counts", True)],
+        rows,
+        note=f"All of them, with every number: {name}.",
+    )
 
 
 def scores_section(assets: Assets) -> Section:
@@ -309,11 +312,9 @@ def scores_section(assets: Assets) -> Section:
         blocks.append(
             frame_table(
                 coverage,
-                f"Genes of every signature (n = {plural(len(coverage), 'signature')}): in the set, measured, "
-                "detected in at least 2 % "
-                "of cells, found under a newer name; the effective number counts dominated genes less; depth "
-                "correlation is what "
-                "calibration leaves.",
+                f"Genes of every signature (n = {plural(len(coverage), 'signature')}): in the set, measured, detected "
+                "in at least 2 % of cells, found under a newer name; the effective number counts dominated genes "
+                "less; depth correlation is what calibration leaves.",
                 max_rows=200,
                 note=f"Whole table: {assets.names.get('signature_coverage', 'signatures.tsv')}.",
                 empty="No signature was scored.",
@@ -325,10 +326,9 @@ def scores_section(assets: Assets) -> Section:
     else:
         blocks.append(
             Paragraph(
-                "Screening: no row here supports a claim. A screening p permutes genes; a patient p, where there "
-                "is one, flips "
-                "the signs of patients, and none of these sets was named by the analysis plan. They suggest what "
-                "to test next."
+                "Screening: no row here supports a claim. A screening p permutes genes; a patient p, where there is "
+                "one, flips the signs of patients, and none of these sets was named by the analysis plan. They "
+                "suggest what to test next."
             )
         )
         pathways = assets.pathways
@@ -337,8 +337,8 @@ def scores_section(assets: Assets) -> Section:
         blocks.append(
             frame_table(
                 pathways,
-                f"Gene sets of the pseudobulk contrast: first {min(len(pathways), 25)} of {len(pathways):,}, "
-                "smallest p first.",
+                f"Gene sets of the pseudobulk contrast: first {min(len(pathways), 25)} of {len(pathways):,}, smallest "
+                "p first.",
                 columns=[name for name in pathways.columns if name not in {"leading_edge", "lead_genes"}],
                 max_rows=25,
                 note=f"Whole table, with the leading genes: {assets.names.get('pathways', 'pathways.tsv')}.",

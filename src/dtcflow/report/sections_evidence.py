@@ -108,14 +108,12 @@ def _claims_table(assets: Assets) -> Table:
         )
     units = sorted({shown(unit) for unit in assets.claims["unit"] if not is_missing(unit)})
     return Table(
-        f"The claims of the analysis plan (n = {len(rows):,}). A dash means that the value was not computed or "
-        "does not "
-        f"apply. Estimates are in: {'; '.join(units) or 'no unit recorded'}.",
+        f"The claims of the analysis plan (n = {len(rows):,}). A dash means that the value was not computed or does "
+        f"not apply. Estimates are in: {'; '.join(units) or 'no unit recorded'}.",
         columns,
         rows,
         note="Only gate and necessary claims decide the verdict. No p-value here counts cells: every test counts "
-        "patients. "
-        f"All values: {assets.names.get('claims', 'claims.tsv')}.",
+        f"patients. All values: {assets.names.get('claims', 'claims.tsv')}.",
         empty="The analysis plan names no claim.",
     )
 
@@ -227,30 +225,27 @@ def _main_claim(assets: Assets, pictures: Pictures) -> list[Block]:
     used = int(patients["usable"].sum())
     row = assets.claims[assets.claims["claim_id"] == MAIN_CLAIM].iloc[0]
     self_check = (
-        f"Self-check on this data set's own cells: {short(row['self_check_type1'])} of the runs without a "
-        "difference came out "
-        "significant (nominal 0.05). "
+        f"Self-check on this data set's own cells: {short(row['self_check_type1'])} of the runs without a difference "
+        "came out significant (nominal 0.05). "
         if not is_missing(row["self_check_type1"])
         else "The self-check for false positives was not computed in this run. "
     )
     caption = (
         f"{MAIN_CLAIM}, {shown(row['title'])}. A: one dot per patient (n = {plural(used, 'patient')} used of "
-        f"{len(patients):,}), line: 95 % confidence interval from the spread of its cells; numbers beside the id "
-        "are its cells. "
-        f"The diamond is the random-effects estimate, {estimate(synthesis.estimate, synthesis.low, synthesis.high)} "
-        f"{synthesis.unit}. Green band: smaller than the smallest effect of interest (±{short(synthesis.sesoi)}). "
-        "How to read it: support needs the diamond's whole width right of zero and its centre right of the band. "
+        f"{len(patients):,}), line: 95 % confidence interval from the spread of its cells; numbers beside the id are "
+        "its cells. The diamond is the random-effects estimate, "
+        f"{estimate(synthesis.estimate, synthesis.low, synthesis.high)} {synthesis.unit}. Green band: smaller than "
+        f"the smallest effect of interest (±{short(synthesis.sesoi)}). How to read it: support needs the diamond's "
+        "whole width right of zero and its centre right of the band. "
         + (
-            f"B: the same estimate for {len(null):,} random gene sets; a signature that only looks like any other "
-            "set lies "
-            "within them. "
+            f"B: the same estimate for {len(null):,} random gene sets; a signature that only looks like any other set "
+            "lies within them. "
             if null is not None and len(null)
             else "B: the random gene sets' estimates are not part of this run. "
         )
         + (
             f"C: variants of the claim (diamonds) and the same procedure for {plural(len(controls), 'control')} "
-            "(squares); a "
-            "negative control should stay within the band, a planted effect should be found. "
+            "(squares); a negative control should stay within the band, a planted effect should be found. "
             if len(controls)
             else "C: no control was computed in this run. "
         )
@@ -258,8 +253,7 @@ def _main_claim(assets: Assets, pictures: Pictures) -> list[Block]:
     )
     alt = (
         f"Forest plot of {used} patients. Combined difference {number(synthesis.estimate)} with 95 % confidence "
-        "interval "
-        f"{interval(synthesis.low, synthesis.high)}."
+        f"interval {interval(synthesis.low, synthesis.high)}."
     )
     blocks.append(pictures.inline(figure, prefix="patients", alt=alt, caption=caption))
     if used == 0:
@@ -274,9 +268,8 @@ def _main_claim(assets: Assets, pictures: Pictures) -> list[Block]:
     blocks.append(
         frame_table(
             patients,
-            f"Patient-level values of {MAIN_CLAIM} (n = {len(patients):,} patients). Contrast {what['contrast']} "
-            "(a is the first "
-            f"group), signature {what['signature']}.",
+            f"Patient-level values of {MAIN_CLAIM} (n = {len(patients):,} patients). Contrast {what['contrast']} (a "
+            f"is the first group), signature {what['signature']}.",
             columns=[
                 *("patient_id", "n_cells_a", "n_cells_b", "value_a", "value_b", "difference", "variance", "usable"),
                 "reason",
@@ -388,8 +381,8 @@ def _specifications(assets: Assets, pictures: Pictures) -> list[Block]:
         + (f", {int(voting.sum()):,} of them vote on robustness (filled dots)" if voting is not None else "")
         + f"; {100 * agree:.0f} % have the sign of the primary estimate (dashed line). Upper panel: estimate with 95 % "
         "confidence interval, sorted; green band: smaller than the smallest effect of interest. Lower panel: the "
-        "choices "
-        "behind each estimate. How to read it: a robust result stays on one side of the band whatever is chosen."
+        "choices behind each estimate. How to read it: a robust result stays on one side of the band whatever is "
+        "chosen."
     )
     figure = specification_curve(known, factors, synthesis)
     share = f"{100 * agree:.0f} per cent with the sign of the primary estimate"

@@ -182,8 +182,8 @@ def _statuses(assets: Assets) -> list[Block]:
             0,
             Paragraph(
                 f"Copy number was not assessable in {plural(len(failed), 'patient')}: "
-                f"{', '.join(text(p, 40) for p in failed)}. "
-                "Not assessable is not the same as normal; the table says why.",
+                f"{', '.join(text(p, 40) for p in failed)}. Not assessable is not the same as normal; the table says "
+                "why.",
                 "warn",
             ),
         )
@@ -260,15 +260,12 @@ def _heatmap(panel: plot.Heatmap, assets: Assets, pictures: Pictures, limit: flo
     dtc = sum(block.total for block in panel.blocks if block.is_dtc)
     patient = text(panel.patient_id, 60)
     caption = (
-        f"Patient {patient}: {drawn:,} of {total:,} cells (rows) by {panel.matrix.shape[1]:,} bins of "
-        "neighbouring windows "
-        f"(columns, genome order). Reference on top, then by call and clone; every one of the {malignant:,} "
-        "malignant cells "
-        f"({dtc:,} DTCs) is drawn, others are an even sample. Red: more, blue: less expression than the reference "
-        f"(log ratio, colours end at ±{limit:.2f}, the same for all patients). How to read it: a gain or loss is "
-        "a block of one "
-        "colour that fills a chromosome arm in all cells of a clone; the bar at the left is the call. "
-        + ("No malignant cell was called in this patient." if malignant == 0 else "")
+        f"Patient {patient}: {drawn:,} of {total:,} cells (rows) by {panel.matrix.shape[1]:,} bins of neighbouring "
+        f"windows (columns, genome order). Reference on top, then by call and clone; every one of the {malignant:,} "
+        f"malignant cells ({dtc:,} DTCs) is drawn, others are an even sample. Red: more, blue: less expression than "
+        f"the reference (log ratio, colours end at ±{limit:.2f}, the same for all patients). How to read it: a gain "
+        "or loss is a block of one colour that fills a chromosome arm in all cells of a clone; the bar at the left is "
+        "the call. " + ("No malignant cell was called in this patient." if malignant == 0 else "")
     )
     return pictures.inline(
         plot.heatmaps([panel], limit=limit),
@@ -300,27 +297,24 @@ def _arms(assets: Assets, pictures: Pictures) -> list[Block]:
             prefix="arms",
             alt=f"Grid of chromosome-arm states of {len(groups)} groups of cells: {summary}.",
             caption=(
-                f"State of every chromosome arm in {plural(len(groups), 'sample-and-clone group')} ({summary}); "
-                "the number behind a group "
-                "is its cells. How to read it: compare a clone's marrow row with its primary row; an empty grey "
-                "tile is tested and "
-                "neutral, a dot is not assessable with these cells."
+                f"State of every chromosome arm in {plural(len(groups), 'sample-and-clone group')} ({summary}); the "
+                "number behind a group is its cells. How to read it: compare a clone's marrow row with its primary "
+                "row; an empty grey tile is tested and neutral, a dot is not assessable with these cells."
             ),
         )
     )
     altered = arms[arms["state"].isin(["gain", "loss"])].copy()
     altered["_order"] = [plot.arm_order(arm) for arm in altered["arm"].astype(str)]
     altered = altered.sort_values(["patient_id", "sample_id", "clone_id", "_order"], kind="stable")
-    blocks.append(
-        _arm_table(
-            altered,
-            f"Altered arms (n = {len(altered):,}"
-            + (f", first {MAX_ARM_ROWS} shown)." if len(altered) > MAX_ARM_ROWS else ").")
-            + " Log ratio against the reference with 95 % CI; q by Benjamini-Hochberg.",
-            note=f"Whole table: {assets.names.get('arms', 'arms.tsv')}.",
-            empty="No arm is called gained or lost.",
-        )
+    table = _arm_table(
+        altered,
+        f"Altered arms (n = {len(altered):,}"
+        + (f", first {MAX_ARM_ROWS} shown)." if len(altered) > MAX_ARM_ROWS else ").")
+        + " Log ratio against the reference with 95 % CI; q by Benjamini-Hochberg.",
+        note=f"Whole table: {assets.names.get('arms', 'arms.tsv')}.",
+        empty="No arm is called gained or lost.",
     )
+    blocks.append(Details(f"Altered arms with confidence intervals ({len(altered):,})", [table]))
     others = arms[~arms["state"].isin(["gain", "loss"])].copy()
     others["_order"] = [plot.arm_order(arm) for arm in others["arm"].astype(str)]
     others = others.sort_values(["state", "patient_id", "sample_id", "clone_id", "_order"], kind="stable")

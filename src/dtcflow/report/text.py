@@ -64,7 +64,7 @@ NOTICE_RASTER: Final = "Points are drawn as an image; axes and text are vectors.
 
 CITATIONS: Final[dict[str, str]] = {
     "gseapy": "Fang et al., Bioinformatics 2023;39:btac757, PMID 36426870",
-    "harmony": "Korsunsky et al., Nat Methods 2019;16:1289",
+    "harmony": "Korsunsky et al., Nat Methods 2019;16:1289, PMID 31740819",
     "hksj": "IntHout et al., BMC Med Res Methodol 2014;14:25, PMID 24548571",
     "infercnv": "Tirosh et al., Nature 2016;539:309, PMID 27806376",
     "leiden": "Traag et al., Sci Rep 2019;9:5233, PMID 30914743",
@@ -149,8 +149,8 @@ def methods(config: Mapping[str, Any], versions: Mapping[str, str] | None = None
         _copy_number(get, tool),
         _evidence(get, tool),
         f"All steps ran under {tool('Snakemake', 'snakemake')} with explicit seeds (base seed "
-        f"{short_or(config.get('seed'), 'not recorded')}); parameters, input hashes and package versions are "
-        "listed below.",
+        f"{short_or(config.get('seed'), 'not recorded')}); parameters, input hashes and package versions are listed "
+        "below.",
     ]
 
 
@@ -183,15 +183,13 @@ def _intake_and_qc(get: Any, tool: Any) -> str:
         else "Cells were removed by"
     )
     return (
-        f"Gene positions: {short_or(get('intake', 'genome_build'), 'GRCh38')}. "
-        f"{rule} lower limits of counts and genes, median minus {short_or(get('qc', 'n_mads'), '5')} scaled "
-        "median absolute "
-        "deviations on the log scale, and an upper limit of the mitochondrial percentage that never exceeds "
-        f"{short_or(get('qc', 'max_pct_mt_cap'), '50')} %. No cell was removed for having many counts. Doublets "
-        "were scored with "
-        f"{tool('Scrublet', 'scrublet')} as implemented in {tool('scanpy')} and annotated, not removed. Every "
-        "cell with "
-        "tumour evidence that was removed or left undecided is listed in the loss audit."
+        f"Gene positions: {short_or(get('intake', 'genome_build'), 'GRCh38')}. {rule} limits per sample and lineage: "
+        f"counts and genes not below the median minus {short_or(get('qc', 'n_mads'), '5')} scaled median absolute "
+        "deviations (log scale), mitochondrial percentage not above the same distance over the median and never above "
+        f"{short_or(get('qc', 'max_pct_mt_cap'), '50')} %; small lineages take the more lenient of their own and the "
+        "sample's limit. No cell was removed for having many counts. Doublets were scored with "
+        f"{tool('Scrublet', 'scrublet')} as implemented in {tool('scanpy')} and annotated, not removed. Every cell "
+        "with tumour evidence that was removed or left undecided is listed in the loss audit."
     )
 
 
@@ -208,15 +206,11 @@ def _embedding(get: Any, tool: Any) -> str:
     )
     return (
         f"The embedding used {short_or(get('embedding', 'n_top_genes'), '2000')} variable genes chosen within "
-        f"batches{receptor}, "
-        f"{short_or(get('embedding', 'n_pcs'), '30')} principal components, "
-        f"{short_or(get('embedding', 'n_neighbors'), '15')} "
-        f"neighbours, UMAP and Leiden clustering ({CITATIONS['leiden']}).{harmony} Calls, scores and tests used "
-        "uncorrected "
-        "counts. Cell types are those of the best marker panel with a calibrated z of at least "
-        f"{short_or(get('annotation', 'min_z'), '2')} and a lead of "
-        f"{short_or(get('annotation', 'min_margin'), '1')} over the "
-        "second; other cells are 'unknown'."
+        f"batches{receptor}, {short_or(get('embedding', 'n_pcs'), '30')} principal components, "
+        f"{short_or(get('embedding', 'n_neighbors'), '15')} neighbours, UMAP and Leiden clustering "
+        f"({CITATIONS['leiden']}).{harmony} Calls, scores and tests used uncorrected counts. Cell types are those of "
+        f"the best marker panel with a calibrated z of at least {short_or(get('annotation', 'min_z'), '2')} and a "
+        f"lead of {short_or(get('annotation', 'min_margin'), '1')} over the second; other cells are 'unknown'."
     )
 
 
@@ -225,33 +219,25 @@ def _copy_number(get: Any, tool: Any) -> str:
         "Copy number was called per chromosome arm from count-model residuals against the patient's own normal cells "
         f"(at least {short_or(get('copy_number', 'min_reference_cells'), '50')} reference cells and "
         f"{short_or(get('copy_number', 'min_genes'), '2000')} placed genes, else not assessable); reference cells "
-        "were scored "
-        f"by {short_or(get('copy_number', 'folds'), '5')}-fold cross-fitting, so that no cell is judged by a null "
-        "it took part "
-        f"in. False discovery rate {short_or(get('copy_number', 'fdr'), '0.05')}; an arm needs an absolute log "
-        "ratio of at least "
-        f"{short_or(get('copy_number', 'min_abs_log_ratio'), '0.15')}. Windows of the heatmap "
-        f"({short_or(get('copy_number', 'window_size'), '100')} genes, step "
-        f"{short_or(get('copy_number', 'step'), '10')}) come from "
-        f"{tool('infercnvpy')}, after the idea of {CITATIONS['infercnv']}; they are a picture and a second "
-        "opinion, not the caller."
+        f"were scored by {short_or(get('copy_number', 'folds'), '5')}-fold cross-fitting, so that no cell is judged "
+        f"by a null it took part in. False discovery rate {short_or(get('copy_number', 'fdr'), '0.05')}; an arm needs "
+        f"an absolute log ratio of at least {short_or(get('copy_number', 'min_abs_log_ratio'), '0.15')}. Windows of "
+        f"the heatmap ({short_or(get('copy_number', 'window_size'), '100')} genes, step "
+        f"{short_or(get('copy_number', 'step'), '10')}) come from {tool('infercnvpy')}, after the idea of "
+        f"{CITATIONS['infercnv']}; they are a picture and a second opinion, not the caller."
     )
 
 
 def _evidence(get: Any, tool: Any) -> str:
     return (
-        "The unit of inference is the patient (cells as replicates give false positives: "
-        f"{CITATIONS['squair']}). A cell's signature score is a z against "
-        f"{short_or(get('scores', 'n_null'), '1000')} random gene sets matched on expression and detection; a "
-        "patient's value is a "
-        "trimmed mean over cells at harmonised depth. Within-patient differences were tested with an exact "
-        "sign-flip test and "
-        "combined by random-effects meta-analysis with the Hartung-Knapp-Sidik-Jonkman interval "
-        f"({CITATIONS['hksj']}). Random "
+        f"The unit of inference is the patient (cells as replicates give false positives: {CITATIONS['squair']}). A "
+        "cell's signature score is a z against random gene sets matched on expression and detection "
+        f"({short_or(get('scores', 'n_null'), '1000')} per signature in the table of cells; the analysis plan sets "
+        "their number for the tests); a patient's value is a trimmed mean over cells at harmonised depth. "
+        "Within-patient differences were tested with a sign-flip test (exact for few patients) and combined by "
+        f"random-effects meta-analysis with the Hartung-Knapp-Sidik-Jonkman interval ({CITATIONS['hksj']}). Random "
         "gene sets are shown beside the signature because many of them mimic one in breast cancer "
-        f"({CITATIONS['venet']}). "
-        f"Alternative analyses are shown as a specification curve ({CITATIONS['specification']}). Pathways "
-        "(screening only): "
-        f"pseudobulk contrast with {tool('PyDESeq2', 'pydeseq2')} and pre-ranked enrichment with "
-        f"{tool('GSEApy', 'gseapy')}."
+        f"({CITATIONS['venet']}). Alternative analyses are shown as a specification curve "
+        f"({CITATIONS['specification']}). Pathways (screening only): pseudobulk contrast with "
+        f"{tool('PyDESeq2', 'pydeseq2')} and pre-ranked enrichment with {tool('GSEApy', 'gseapy')}."
     )
