@@ -1,0 +1,118 @@
+"""From evidence to a class, one hand-made cell per rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dtcflow.call import CLASSES, call_cells
+from dtcflow.contracts import MALIGNANT_CALLS
+
+NONE = float("nan")
+
+
+def cell(**changes) -> dict:
+    return {
+        "cell_type": "T_NK",
+        "compartment": "marrow",
+        "epithelial_z": 0.0,
+        "n_epithelial_markers": 0,
+        "is_doublet": False,
+        "cnv_status": "ok",
+        "is_reference": False,
+        "is_candidate": False,
+        "cnv_burden_p": 0.5,
+        "cnv_burden_q": 0.9,
+        "clone_llr": -5.0,
+        "clone_llr_p": 0.6,
+        "clone_fraction": 0.0,
+        "clone_fraction_se": 0.15,
+        "n_arms_altered": 0,
+    } | changes
+
+
+EPITHELIAL = {"cell_type": "epithelial", "epithelial_z": 9.0, "n_epithelial_markers": 7, "is_candidate": True}
+CLONE = {"clone_llr": 20.0, "clone_llr_p": 1e-8, "clone_fraction": 1.0}
+NO_PROFILE = {"clone_llr": NONE, "clone_llr_p": NONE, "clone_fraction": NONE, "clone_fraction_se": NONE}
+
+
+def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -> pd.DataFrame:
+    """Classes of ``cells`` among ``background`` plain T cells."""
+    rows = [*cells, *(cell() for _ in range(background))]
+    frame = pd.DataFrame(rows)
+    if all(np.isnan(c["clone_llr_p"]) for c in cells):
+        for column, value in NO_PROFILE.items():
+            frame[column] = value
+    frame.insert(0, "cell_id", [f"s:{i}" for i in range(len(frame))])
+    return call_cells(frame, fdr=0.05, tumour_lineage=lineage).head(len(cells))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (EPITHELIAL | CLONE, "malignant_confirmed"),
+        # markers alone never make a tumour cell, and a flat genome never makes an epithelial cell normal
+        (EPITHELIAL, "epithelial_cnv_neutral"),
+        # no markers, no type, the tumour's genome
+        ({"cell_type": "unknown"} | CLONE, "malignant_confirmed"),
+        ({"cell_type": "unknown"} | CLONE | {"clone_fraction": 0.4}, "aneuploid_only"),
+        # carcinoma cells that look like fibroblasts carry significantly more than half of the profile
+        ({"cell_type": "fibroblast"} | CLONE, "malignant_confirmed"),
+        ({"cell_type": "fibroblast"} | CLONE | {"clone_fraction": 0.6}, "aneuploid_only"),
+        # a blood cell with the tumour's genome is not believed without epithelial markers
+        ({"cell_type": "T_NK"} | CLONE, "aneuploid_only"),
+        # half a profile and both lineages: two cells in one
+        (EPITHELIAL | CLONE | {"cell_type": "T_NK", "clone_fraction": 0.5}, "possible_tumour_doublet"),
+        (EPITHELIAL | CLONE | {"cell_type": "T_NK", "clone_fraction": 1.1}, "malignant_confirmed"),
+        # ambient-coated marrow cell
+        (EPITHELIAL | {"cell_type": "monocyte", "epithelial_z": 3.5}, "normal"),
+        # another genome, not the clone's: at least two arms in both halves of the genes
+        ({"cell_type": "B", "cnv_burden_p": 1e-7, "n_arms_altered": 3}, "aneuploid_only"),
+        ({"cell_type": "B", "cnv_burden_p": 1e-7, "n_arms_altered": 1}, "normal"),
+        # nothing measured
+        (EPITHELIAL | {"cnv_status": "no_reference", "is_candidate": False} | NO_PROFILE, "unassessable"),
+        ({"cell_type": "unknown", "cnv_status": "no_reference"} | NO_PROFILE, "unassessable"),
+    ],
+)
+def test_class_of_one_cell(evidence: dict, expected: str) -> None:
+    found = classify(cell(**evidence)).iloc[0]
+    assert found["malignant_class"] == expected
+    assert found["malignant_call"] == CLASSES[expected]
+    assert found["is_dtc"] == (CLASSES[expected] == "malignant")
+    assert found["call_reasons"].split(";")[0] == expected
+
+
+def test_without_a_profile_burden_decides_for_epithelial_cells_only() -> None:
+    strong = {"cnv_burden_p": 1e-7, "n_arms_altered": 4} | NO_PROFILE
+    calls = classify(cell(**(EPITHELIAL | strong)), cell(cell_type="unknown", **strong))
+    assert calls["malignant_class"].tolist() == ["malignant_confirmed", "aneuploid_only"]
+    assert (calls["malignancy_q"] < 1e-4).all()
+
+
+def test_coated_marrow_cells_do_not_profit_from_clear_candidates() -> None:
+    """p = .02 is significant among 50 clear tumour cells, not among twenty coated marrow cells."""
+    clear = [cell(**(EPITHELIAL | CLONE)) for _ in range(50)]
+    weak = {"clone_llr_p": 0.02, "clone_fraction": 1.2}
+    coated = [cell(**(EPITHELIAL | weak | {"cell_type": "dendritic"}))]
+    coated += [cell(**(EPITHELIAL | {"cell_type": "monocyte"})) for _ in range(19)]
+    calls = classify(*clear, *coated, cell(**(EPITHELIAL | weak)))
+    assert (calls["malignant_call"].head(50) == "malignant").all()
+    # its genome gives a hint all the same: undecided, not normal
+    assert calls["malignant_class"].iloc[50] == "epithelial_cnv_neutral"
+    assert calls["malignant_call"].iloc[-1] == "malignant"
+
+
+def test_any_lineage_ignores_markers() -> None:
+    calls = classify(cell(cell_type="unknown", is_candidate=True, **CLONE), lineage="any")
+    assert calls["malignant_class"].tolist() == ["malignant_confirmed"]
+
+
+def test_only_marrow_cells_are_dtcs() -> None:
+    calls = classify(cell(**(EPITHELIAL | CLONE | {"compartment": "primary"})))
+    assert calls["malignant_call"].tolist() == ["malignant"]
+    assert calls["is_dtc"].tolist() == [False]
+
+
+def test_classes_cover_all_calls() -> None:
+    assert set(CLASSES.values()) == set(MALIGNANT_CALLS)
