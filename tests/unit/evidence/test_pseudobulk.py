@@ -121,4 +121,4 @@ def test_genes_and_pathways_find_what_was_planted_and_repeat_exactly():
 
 def test_all_zero_counts_end_with_a_status():
     bulk = pb.Pseudobulk(np.zeros((6, 5), dtype=np.int64), ("A", "B", "C"), np.full((3, 2), 3), pd.Index(list("abcde")))
-    assert pb.compare_genes(bulk)["status"].tolist() == ["no gene with 10 counts"]
+    assert pb.compare_genes(bulk)["status"].tolist() == ["no gene with 5 counts in 3 pseudobulks"]
