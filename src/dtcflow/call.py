@@ -86,6 +86,7 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     """
     assessed = (cells["cnv_status"] == "ok").to_numpy()
     candidate = cells["is_candidate"].to_numpy(dtype=bool)
+    suspect = cells["left_reference"].to_numpy(dtype=bool)
     cell_type = cells["cell_type"].to_numpy(dtype=object)
     lineage_normal = ~np.isin(cell_type, [EPITHELIAL, UNKNOWN, ""])
     blood = np.isin(cell_type, list(HAEMATOPOIETIC_TYPES))
@@ -109,9 +110,9 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
         looks_epithelial = np.zeros(len(cells), dtype=bool)
         confirmed = assessed & candidate & (like_clone | (~has_profile & abnormal))
     else:
-        looks_epithelial = candidate | (cell_type == EPITHELIAL)
+        looks_epithelial = (candidate & ~suspect) | (cell_type == EPITHELIAL)
         plain = looks_epithelial & ~lineage_normal
-        mislabelled = lineage_normal & more_than_half & (looks_epithelial | ~blood)
+        mislabelled = lineage_normal & more_than_half & (candidate | ~blood)
         bare = (cell_type == UNKNOWN) & (np.nan_to_num(fraction) >= HALF_PROFILE)
         confirmed = assessed & like_clone & (plain | mislabelled | bare)
         confirmed |= assessed & ~has_profile & plain & abnormal
@@ -122,6 +123,8 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     klass[neutral & ~coated] = "epithelial_cnv_neutral"
     beyond = assessed & (like_clone | abnormal) & ~confirmed
     klass[beyond] = "aneuploid_only"
+    # what a suspect shared with its type was no tumour's genome after all; what it was is open
+    klass[assessed & suspect & ~confirmed] = "aneuploid_only"
     doublet = cells["is_doublet"].to_numpy(dtype=bool)
     klass[beyond & like_clone & lineage_normal & (doublet | looks_epithelial)] = "possible_tumour_doublet"
     klass[confirmed] = "malignant_confirmed"
@@ -166,6 +169,8 @@ def _reasons(
             parts.append("epithelial_transcripts_in_normal_lineage")
         if row.is_reference:
             parts.append("reference_cell_scored_held_out")
+        if row.left_reference:
+            parts.append("left_reference:shares_a_genome_with_others_of_its_type")
         if klass[i] == "normal" and lineage_normal[i]:
             parts.append(f"lineage:{row.cell_type}")
         found.append(join_reasons(parts))

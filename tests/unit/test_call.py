@@ -22,6 +22,7 @@ def cell(**changes) -> dict:
         "cnv_status": "ok",
         "is_reference": False,
         "is_candidate": False,
+        "left_reference": False,
         "cnv_burden_p": 0.5,
         "cnv_burden_q": 0.9,
         "clone_llr": -5.0,
@@ -70,6 +71,9 @@ def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -
         # another genome, not the clone's: at least two arms in both halves of the genes
         ({"cell_type": "B", "cnv_burden_p": 1e-7, "n_arms_altered": 3}, "aneuploid_only"),
         ({"cell_type": "B", "cnv_burden_p": 1e-7, "n_arms_altered": 1}, "normal"),
+        # a cell that left the reference and is not of the tumour's clone
+        ({"cell_type": "plasma", "is_candidate": True, "left_reference": True}, "aneuploid_only"),
+        ({"cell_type": "fibroblast", "is_candidate": True, "left_reference": True} | CLONE, "malignant_confirmed"),
         # nothing measured
         (EPITHELIAL | {"cnv_status": "no_reference", "is_candidate": False} | NO_PROFILE, "unassessable"),
         ({"cell_type": "unknown", "cnv_status": "no_reference"} | NO_PROFILE, "unassessable"),

@@ -154,6 +154,7 @@ def infer_copy_number(
         step=settings["step"],
     )
     table["cnv_score_infercnvpy"] = window_score(smoothed)
+    table["left_reference"] = suspects
     status["infercnvpy_concordance"] = concordance(table, cells)
     return CopyNumber(table, _pack(cells, smoothed, scored.statistics, scored.null, scored.model), status)
 
@@ -338,6 +339,7 @@ def _not_assessable(cells: pd.DataFrame, status: dict[str, Any]) -> CopyNumber:
     table["n_arms_altered"] = 0
     table["cnv_score_infercnvpy"] = empty
     table["is_candidate"] = False
+    table["left_reference"] = False
     table["clone_membership"] = 0.0
     table["clone_fraction"] = empty
     table["clone_fraction_se"] = empty

@@ -13,6 +13,7 @@ from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_mo
 from dtcflow.cnv.clones import find_clones
 from dtcflow.cnv.null import Floats, ReferenceNull, cross_fit, half_mask, tail_p_values
 from dtcflow.cnv.profile import (
+    MIN_PROFILE_STRENGTH,
     MIN_SEEDS,
     BestMatch,
     LearnedProfile,
@@ -29,6 +30,8 @@ from dtcflow.cnv.reference import Reference, stable_order
 BURDEN_CLIP = 6.0
 MIN_TYPES_TO_SCREEN = 3
 """Screening a type needs two others: one to model it, and one to say how far a normal type may be off."""
+WHOLE_TYPE = 0.9
+"""Share of a type's cells from which on a common profile is taken for the type and not for a hidden clone."""
 
 
 def burden(statistics: ArmStatistics, inflation: Floats, tau: Floats) -> Floats:
@@ -95,7 +98,8 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
     """Reference cells that share a tumour-like genome although their annotation is normal.
 
     Carcinoma cells can look like fibroblasts. Every type is scored by a model fitted on the other types and goes
-    through the same seed loop as tumour candidates; the members of a believable clone leave the reference.
+    through the same seed loop as tumour candidates; the members of a believable clone leave the reference. When nearly
+    the whole type would leave, what it shares is more likely its expression, and twice the strength is asked for.
     """
     null, suspect = scored.null, np.zeros(len(scored.reference.rows), dtype=bool)
     whole = SplitStatistics(null.unseen, (scored.split_null[0].unseen, scored.split_null[1].unseen))
@@ -117,9 +121,11 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
             tau=tau,
             min_abs_log_ratio=effect,
         )
-        profile, _ = believable_profile(learned)
-        if profile is not None:
-            suspect[null.unseen_rows[inside]] = learned.membership > 0.5
+        profile, strength = believable_profile(learned)
+        members = learned.membership > 0.5
+        whole_type = members.mean() > WHOLE_TYPE
+        if profile is not None and not (whole_type and strength < 2 * MIN_PROFILE_STRENGTH):
+            suspect[null.unseen_rows[inside]] = members
     return suspect
 
 
