@@ -1,4 +1,4 @@
-"""The ``dtcflow`` command: start a study folder, check it, simulate a cohort."""
+"""The ``dtcflow`` command: start a study folder, check it, simulate a cohort, unlock a killed run, say the verdict."""
 
 from __future__ import annotations
 
@@ -113,6 +113,21 @@ def _simulate(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _unlock(options: argparse.Namespace) -> int:
+    from dtcflow.runs import unlock
+
+    if unlock(options.directory):
+        _say(f"dtcflow: removed the lock that a killed run left in {options.directory}; finished steps are kept")
+    return EXIT_OK
+
+
+def _verdict(options: argparse.Namespace) -> int:
+    from dtcflow.runs import verdict_text
+
+    _say(verdict_text(options.results))
+    return EXIT_OK
+
+
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -159,6 +174,14 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--patients", type=_positive, metavar="N", help="number of patients (8)")
     simulate.add_argument("--force", action="store_true", help="overwrite an existing study")
     simulate.set_defaults(run=_simulate)
+
+    unlock = commands.add_parser("unlock", help="remove the lock of a killed run; silent when nothing is locked")
+    unlock.add_argument("--directory", default=".", metavar="DIR", help="folder Snakemake ran in (this one)")
+    unlock.set_defaults(run=_unlock)
+
+    verdict = commands.add_parser("verdict", help="say in plain text what a finished run found")
+    verdict.add_argument("--results", default="results", metavar="DIR", help="results folder (%(default)s)")
+    verdict.set_defaults(run=_verdict)
     return parser
 
 

@@ -43,6 +43,7 @@ def setup(path: str | Path | None, *, threads: int = 1) -> None:
     for noisy in ("numba", "matplotlib", "fontTools", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    logging.getLogger("anndata").setLevel(logging.WARNING)  # it has a handler of its own
     logging.getLogger("py.warnings").addFilter(lambda _: bool(handlers[1:]))
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -8,7 +8,9 @@ from dtcflow.io.checks import check_study
 from dtcflow.io.config import load_config
 from dtcflow.io.sheet import read_samples
 from dtcflow.provenance import code_fingerprint
+from dtcflow.runs import failure_text
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 ENVIRONMENT = "../../envs/dtcflow.yaml"
 

@@ -33,7 +33,7 @@ rule test_claims:
     params:
         settings=lookup("evidence", within=config),
         seed=lookup("seed", within=config),
-        code=code_fingerprint("dtcflow.evidence.run"),
+        code=code_fingerprint("dtcflow.evidence.run", "dtcflow.evidence.plan", "dtcflow.cells"),
     script:
         "../scripts/test_claims.py"
 
@@ -61,6 +61,6 @@ rule compare_pseudobulk:
     params:
         settings=lookup("scores", within=config),
         seed=lookup("seed", within=config),
-        code=code_fingerprint("dtcflow.evidence.pseudobulk"),
+        code=code_fingerprint("dtcflow.evidence.pseudobulk", "dtcflow.cells"),
     script:
         "../scripts/compare_pseudobulk.py"

@@ -26,7 +26,7 @@ rule record_provenance:
     params:
         config=config,
         samples=SAMPLES.reset_index().astype(object).where(SAMPLES.reset_index().notna(), None).to_dict("records"),
-        code=code_fingerprint("dtcflow.provenance", "dtcflow.report.text"),
+        code=code_fingerprint("dtcflow.provenance", "dtcflow.report.text", "dtcflow.evidence.plan"),
     script:
         "../scripts/record_provenance.py"
 
@@ -60,7 +60,7 @@ rule assemble_cohort:
         mem_mb=memory(3000, factor=30),
         runtime=minutes(20, per_100mb=10),
     params:
-        code=code_fingerprint("dtcflow.assemble"),
+        code=code_fingerprint("dtcflow.assemble", "dtcflow.cells"),
     script:
         "../scripts/assemble_cohort.py"
 
