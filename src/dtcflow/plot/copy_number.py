@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
@@ -22,6 +23,8 @@ MAX_WINDOWS: Final = 420
 """Windows drawn; more are averaged within their chromosome arm."""
 MIN_ROWS: Final = 60
 """Rows of a group of normal or undecided cells, however many malignant cells there are."""
+MAX_GROUPS: Final = 100
+"""Rows of the grid of arm states."""
 STATE_MARKS: Final = {"gain": "+", "loss": "–", "neutral": "", "not_assessable": "·"}
 _CHROMOSOMES: Final = tuple(f"chr{name}" for name in (*range(1, 23), "X", "Y"))
 
@@ -194,7 +197,28 @@ def heatmap_height(panel: Heatmap) -> float:
     return 0.62 + sum(_block_height(block) + 0.045 for block in panel.blocks)
 
 
-def heatmaps(panels: Sequence[Heatmap], *, limit: float) -> Figure:
+def gather(blocks: Sequence[Block]) -> tuple[NDArray[np.int64], list[Block]]:
+    """Positions of all drawn rows, and the same blocks counted within them: what need not be drawn need not be kept."""
+    rows = np.concatenate([block.rows for block in blocks]) if blocks else np.zeros(0, dtype=np.int64)
+    ends = np.cumsum([len(block.rows) for block in blocks])
+    return rows, [
+        replace(block, rows=np.arange(end - len(block.rows), end)) for block, end in zip(blocks, ends, strict=True)
+    ]
+
+
+def condense(rows: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """Average neighbouring rows until ``n`` are left, every row in one of them; NaN is left out of a mean."""
+    if len(rows) <= n:
+        return rows
+    firsts = np.arange(n) * len(rows) // n
+    known = np.isfinite(rows)
+    total = np.add.reduceat(np.where(known, rows, 0), firsts, axis=0)
+    number = np.add.reduceat(known.astype(np.float32), firsts, axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.where(number > 0, total / number, np.nan).astype(np.float32)
+
+
+def heatmaps(panels: Sequence[Heatmap], *, limit: float, block_rows: int = 90, max_height: float = 70.0) -> Figure:
     """Heatmap of cells (rows) by genome windows (columns), one panel per patient.
 
     Every group of cells has a block of its own, whose height grows with its number of cells up to a limit, so that
@@ -207,42 +231,54 @@ def heatmaps(panels: Sequence[Heatmap], *, limit: float) -> Figure:
         At least one block each.
     limit
         Colour limit, log ratio; see :func:`colour_limit`.
+    block_rows
+        Rows a block is drawn with; neighbouring cells of a larger one are averaged.
+    max_height
+        Inches; patients beyond it are named at the end and not drawn.
     """
     with style.language():
         drawn = [panel for panel in panels if panel.blocks and panel.matrix.shape[1]]
         if not drawn:
             return style.sentence_figure("No patient has copy-number windows to draw; the statuses say why.")
         heights = [heatmap_height(panel) for panel in drawn]
+        fit = max(int(np.searchsorted(np.cumsum(heights), max_height, side="right")), 1)
+        left_out, drawn, heights = drawn[fit:], drawn[:fit], heights[:fit]
+        if left_out:
+            heights.append(0.5)
         figure = style.new_figure(style.FULL_WIDTH, sum(heights) + 0.1)
         figure.set_layout_engine("constrained", h_pad=0.01, w_pad=0.03, hspace=0, wspace=0)
-        parts = np.atleast_1d(np.asarray(figure.subfigures(len(drawn), 1, height_ratios=heights), dtype=object))
-        for part, panel in zip(parts, drawn, strict=True):
-            ratios = [_block_height(block) for block in panel.blocks]
-            axes = part.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
-            image = None
-            template = _template(panel)
-            for i, (ax, block) in enumerate(zip(axes, panel.blocks, strict=True)):
-                rows = panel.matrix[block.rows]
-                if template is not None:
-                    fit = np.where(np.isfinite(rows), rows, 0) @ template
-                    rows = rows[np.argsort(-fit, kind="stable")]
-                image = ax.imshow(
-                    np.ma.masked_invalid(rows),
-                    aspect="auto",
-                    cmap=style.copy_number_colours(),
-                    vmin=-limit,
-                    vmax=limit,
-                    interpolation="none" if len(rows) < 150 else "antialiased",
-                    rasterized=True,
-                )
-                _decorate(ax, panel.bins, block, last=i == len(ratios) - 1)
-            axes[0].set_title(f"Patient {style.plain(panel.patient_id)}", pad=3)
-            if image is not None:
-                bar: Colorbar = part.colorbar(image, ax=list(axes), shrink=0.9, aspect=14, pad=0.01, fraction=0.02)
-                bar.set_label("log ratio", fontsize=8)
-                bar.ax.tick_params(labelsize=7)
-                bar.outline.set_visible(False)
+        parts = np.atleast_1d(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights), dtype=object))
+        for part, panel in zip(parts, drawn, strict=False):
+            _patient(part, panel, limit=limit, block_rows=block_rows)
+        if left_out:
+            names = ", ".join(style.plain(panel.patient_id, 20) for panel in left_out)
+            style.say(parts[-1].add_subplot(), f"not drawn here, but in the report: {names}")
         return figure
+
+
+def _patient(part: SubFigure, panel: Heatmap, *, limit: float, block_rows: int) -> None:
+    ratios = [_block_height(block) for block in panel.blocks]
+    axes = part.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    template = _template(panel)
+    for i, (ax, block) in enumerate(zip(axes, panel.blocks, strict=True)):
+        rows = panel.matrix[block.rows]
+        if template is not None:
+            likeness = np.where(np.isfinite(rows), rows, 0) @ template
+            rows = rows[np.argsort(-likeness, kind="stable")]
+        image = ax.imshow(
+            np.ma.masked_invalid(condense(rows, block_rows)),
+            aspect="auto",
+            cmap=style.copy_number_colours(),
+            vmin=-limit,
+            vmax=limit,
+            interpolation="none",
+        )
+        _decorate(ax, panel.bins, block, last=i == len(ratios) - 1)
+    axes[0].set_title(f"Patient {style.plain(panel.patient_id)}", pad=3)
+    bar: Colorbar = part.colorbar(image, ax=list(axes), shrink=0.9, aspect=14, pad=0.01, fraction=0.02)
+    bar.set_label("log ratio", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
 
 
 def _template(panel: Heatmap) -> NDArray[np.float32] | None:
@@ -284,7 +320,7 @@ def _decorate(ax: Axes, bins: pd.DataFrame, block: Block, *, last: bool) -> None
         ax.set_xlabel("chromosome (genome order; solid line: chromosome border, dotted: centromere)", fontsize=7.5)
 
 
-def arm_grid(arms: pd.DataFrame, *, max_rows: int = 80) -> Figure:
+def arm_grid(arms: pd.DataFrame, *, max_rows: int = MAX_GROUPS) -> Figure:
     """Grid of arm states: one row per sample and clone, one column per chromosome arm.
 
     Parameters
@@ -306,39 +342,23 @@ def arm_grid(arms: pd.DataFrame, *, max_rows: int = 80) -> Figure:
         figure = style.new_figure(style.FULL_WIDTH, 0.75 + 0.2 * len(rows))
         ax = figure.add_subplot()
         largest = dict.fromkeys(range(len(rows)), 0)
-        for sample, clone, arm, state, n in zip(
-            keys["sample_id"],
-            keys["clone_id"],
-            arms["arm"].astype(str),
-            arms["state"].astype(str),
-            arms["n_cells"],
-            strict=True,
+        tiles = np.ones((len(rows), len(names), 3))
+        arm_names, states = arms["arm"].astype(str), arms["state"].astype(str)
+        for key, arm, state, n in zip(
+            keys.itertuples(index=False, name=None), arm_names, states, arms["n_cells"], strict=True
         ):
-            y = row.get((sample, clone))
+            y = row.get(tuple(key))
             if y is None:
                 continue
             largest[y] = max(largest[y], int(n) if pd.notna(n) else 0)
             x = column[arm]
-            ax.add_patch(
-                Rectangle(
-                    (x - 0.5, y - 0.5),
-                    1,
-                    1,
-                    facecolor=style.ARM_COLOURS.get(state, "#ffffff"),
-                    edgecolor="#ffffff" if state in ("gain", "loss", "neutral") else style.PALE,
-                    linewidth=0.8,
-                )
-            )
+            tiles[y, x] = to_rgb(style.ARM_COLOURS.get(state, "#ffffff"))
             if mark := STATE_MARKS.get(state, "?"):
-                ax.text(
-                    x,
-                    y,
-                    mark,
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if state in ("gain", "loss") else style.MUTED,
-                )
+                colour = "white" if state in ("gain", "loss") else style.MUTED
+                ax.text(x, y, mark, ha="center", va="center", fontsize=8, color=colour)
+        ax.imshow(tiles, aspect="auto", interpolation="none")
+        ax.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(names) - 0.5, colors="white", linewidths=0.9)
+        ax.vlines(np.arange(1, len(names)) - 0.5, -0.5, len(rows) - 0.5, colors="white", linewidths=0.9)
         ax.set_xlim(-0.5, len(names) - 0.5)
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xticks(range(len(names)), [style.plain(name, 4) for name in names], fontsize=7, rotation=90)

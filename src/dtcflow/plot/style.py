@@ -276,8 +276,13 @@ def _shrink(image: ET.Element) -> None:
 def _fewer_colours(png: bytes, colours: int) -> bytes:
     """Reduce a PNG to a palette: point clouds and heatmaps need few colours and become several times smaller."""
     image = Image.open(io.BytesIO(png)).convert("RGBA")
-    opaque = bool((np.asarray(image)[..., 3] == 255).all())
-    if opaque:
+    pixels = np.asarray(image)
+    opaque = bool((pixels[..., 3] == 255).all())
+    present, index = np.unique(pixels.reshape(-1, 4), axis=0, return_inverse=True)
+    if opaque and len(present) <= colours:  # exact: a tile or a bar keeps the very colour of its legend
+        small = Image.frombytes("P", image.size, index.astype(np.uint8).tobytes())
+        small.putpalette(present[:, :3].tobytes())
+    elif opaque:
         small = image.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     else:
         small = image.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)

@@ -64,7 +64,8 @@ class Assets:
     qc_summaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     intake_reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cnv_statuses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    cnv_windows: Mapping[str, Windows] = field(default_factory=dict)
+    cnv_windows: Mapping[str, Path] = field(default_factory=dict)
+    """File per patient: windows are read one patient at a time."""
 
 
 def load(inputs: ReportInputs) -> Assets:
@@ -104,7 +105,7 @@ def load(inputs: ReportInputs) -> Assets:
         qc_summaries=_objects(inputs.qc_summaries, "sample_id"),
         intake_reports=_objects(inputs.intake_reports, "sample_id"),
         cnv_statuses=_objects(inputs.cnv_statuses, "patient_id"),
-        cnv_windows={Path(path).stem: read_windows(Path(path)) for path in sorted(map(str, inputs.cnv_windows))},
+        cnv_windows={Path(path).stem: Path(path) for path in sorted(map(str, inputs.cnv_windows))},
     )
 
 

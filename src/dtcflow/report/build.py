@@ -26,6 +26,10 @@ MAX_BYTES: Final = 10_000_000
 MAX_POINTS: Final = 20_000
 HEATMAP_ROWS: Final = 240
 HEATMAP_ROWS_TOTAL: Final = 6_000
+"""Cells that are not malignant, per heatmap and over all of them."""
+BLOCK_ROWS: Final = 90
+BLOCK_ROWS_TOTAL: Final = 2_000
+"""Rows that a group of cells is drawn with, per patient and over all patients."""
 
 
 def write_report(inputs: ReportInputs, output: str | Path, *, figures: str | Path | None = None) -> None:
@@ -86,13 +90,14 @@ def render(assets: Assets, *, max_points: int = MAX_POINTS, detail: float = 1.0)
     """
     pictures = Pictures()
     patients = max(len(assets.cnv_windows), 1)
-    rows = max(int(detail * min(HEATMAP_ROWS, HEATMAP_ROWS_TOTAL / patients)), 30)
+    rows = max(int(detail * min(HEATMAP_ROWS, HEATMAP_ROWS_TOTAL / patients)), 60)
+    block_rows = max(int(detail * min(BLOCK_ROWS, BLOCK_ROWS_TOTAL / patients)), 6)
     makers: list[Callable[[], Section]] = [
         lambda: sections_evidence.claims_section(assets, pictures),
         lambda: sections.cohort_section(assets),
         lambda: sections.qc_section(assets, pictures),
         lambda: sections.embedding_section(assets, pictures, max_points=max_points),
-        lambda: sections_genome.genome_section(assets, pictures, max_rows=rows),
+        lambda: sections_genome.genome_section(assets, pictures, max_rows=rows, block_rows=block_rows),
         lambda: sections.loss_section(assets),
         lambda: sections.scores_section(assets),
         lambda: sections.methods_section(assets),

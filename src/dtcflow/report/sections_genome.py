@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from dtcflow.contracts import ARM_STATES
 from dtcflow.plot import copy_number as plot
-from dtcflow.report.assets import Assets
+from dtcflow.report.assets import Assets, read_windows
 from dtcflow.report.page import (
     NONE,
     Block,
@@ -55,10 +55,10 @@ _STATUS_WORDS: Final = {
 }
 
 
-def genome_section(assets: Assets, pictures: Pictures, *, max_rows: int) -> Section:
-    """Copy-number section; ``max_rows`` heatmap rows to aim for per patient."""
+def genome_section(assets: Assets, pictures: Pictures, *, max_rows: int, block_rows: int) -> Section:
+    """Copy-number section; ``max_rows`` cells to aim for per heatmap, ``block_rows`` rows to draw a group with."""
     blocks: list[Block] = _statuses(assets)
-    blocks += _heatmaps(assets, pictures, max_rows=max_rows)
+    blocks += _heatmaps(assets, pictures, max_rows=max_rows, block_rows=block_rows)
     blocks += _arms(assets, pictures)
     blocks += _clones(assets)
     return Section("copy-number", "Copy number and malignant calls", blocks)
@@ -217,21 +217,22 @@ def _annotated(assets: Assets, ids: Any) -> pd.DataFrame:
     return frame
 
 
-def _heatmaps(assets: Assets, pictures: Pictures, *, max_rows: int) -> list[Block]:
+def _heatmaps(assets: Assets, pictures: Pictures, *, max_rows: int, block_rows: int) -> list[Block]:
     blocks: list[Block] = [Heading("Cells by genome")]
     panels, silent = [], []
     known = pd.Index(assets.cells["cell_id"])
-    for patient, windows in assets.cnv_windows.items():
+    for patient, path in assets.cnv_windows.items():
+        windows = read_windows(path)
         inside = np.flatnonzero(known.get_indexer(pd.Index(windows.cell_ids)) >= 0)
         if windows.values.shape[1] == 0 or len(inside) == 0:
             silent.append(patient)
             continue
         cells = _annotated(assets, windows.cell_ids[inside])
-        chosen = plot.choose_rows(cells, max_rows=max_rows)
-        matrix, bins = plot.bin_windows(windows.values[inside], windows.layout)
+        rows, chosen = plot.gather(plot.choose_rows(cells, max_rows=max_rows))
+        matrix, bins = plot.bin_windows(windows.values[inside[rows]], windows.layout)
         panels.append(plot.Heatmap(patient, matrix, bins, chosen))
     limit = plot.colour_limit([panel.matrix for panel in panels])
-    pictures.keep("cnv_heatmap.png", plot.heatmaps(panels, limit=limit), dpi=130)
+    pictures.keep("cnv_heatmap.png", plot.heatmaps(panels, limit=limit, block_rows=block_rows), dpi=120)
     if not panels:
         blocks.append(
             Paragraph(
@@ -248,12 +249,12 @@ def _heatmaps(assets: Assets, pictures: Pictures, *, max_rows: int) -> list[Bloc
             )
         )
     for i, panel in enumerate(panels):
-        figure = _heatmap(panel, assets, pictures, limit, i)
+        figure = _heatmap(panel, pictures, limit=limit, block_rows=block_rows, prefix=f"heatmap-{i}")
         blocks.append(figure if i < OPEN_HEATMAPS else Details(f"Patient {text(panel.patient_id, 40)}", [figure]))
     return blocks
 
 
-def _heatmap(panel: plot.Heatmap, assets: Assets, pictures: Pictures, limit: float, i: int) -> Any:
+def _heatmap(panel: plot.Heatmap, pictures: Pictures, *, limit: float, block_rows: int, prefix: str) -> Block:
     total = sum(block.total for block in panel.blocks)
     drawn = sum(len(block.rows) for block in panel.blocks)
     malignant = sum(block.total for block in panel.blocks if block.is_malignant)
@@ -265,11 +266,12 @@ def _heatmap(panel: plot.Heatmap, assets: Assets, pictures: Pictures, limit: flo
         f"malignant cells ({dtc:,} DTCs) is drawn, others are an even sample. Red: more, blue: less expression than "
         f"the reference (log ratio, colours end at ±{limit:.2f}, the same for all patients). How to read it: a gain "
         "or loss is a block of one colour that fills a chromosome arm in all cells of a clone; the bar at the left is "
-        "the call. " + ("No malignant cell was called in this patient." if malignant == 0 else "")
+        f"the call. Groups of more than {block_rows:,} cells are drawn as averages of neighbouring rows. "
+        + ("No malignant cell was called in this patient." if malignant == 0 else "")
     )
     return pictures.inline(
-        plot.heatmaps([panel], limit=limit),
-        prefix=f"heatmap-{i}",
+        plot.heatmaps([panel], limit=limit, block_rows=block_rows),
+        prefix=prefix,
         alt=f"Copy-number heatmap of patient {patient} with {malignant} malignant cells among {total}.",
         caption=caption.strip(),
     )
@@ -291,15 +293,16 @@ def _arms(assets: Assets, pictures: Pictures) -> list[Block]:
     states = arms["state"].astype(str).value_counts()
     summary = "; ".join(f"{state.replace('_', ' ')} {int(states.get(state, 0)):,}" for state in ARM_STATES)
     groups = arms[["sample_id", "clone_id"]].fillna("").drop_duplicates()
+    cut = f", the first {plot.MAX_GROUPS} drawn" if len(groups) > plot.MAX_GROUPS else ""
     blocks.append(
         pictures.inline(
             plot.arm_grid(arms),
             prefix="arms",
             alt=f"Grid of chromosome-arm states of {len(groups)} groups of cells: {summary}.",
             caption=(
-                f"State of every chromosome arm in {plural(len(groups), 'sample-and-clone group')} ({summary}); the "
-                "number behind a group is its cells. How to read it: compare a clone's marrow row with its primary "
-                "row; an empty grey tile is tested and neutral, a dot is not assessable with these cells."
+                f"State of every chromosome arm in {plural(len(groups), 'sample-and-clone group')}{cut} ({summary}); "
+                "the number behind a group is its cells. How to read it: compare a clone's marrow row with its "
+                "primary row; an empty grey tile is tested and neutral, a dot is not assessable with these cells."
             ),
         )
     )

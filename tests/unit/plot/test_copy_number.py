@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,8 @@ from dtcflow.plot.copy_number import (
     bin_windows,
     choose_rows,
     colour_limit,
+    condense,
+    gather,
     heatmaps,
 )
 
@@ -112,6 +116,34 @@ def test_any_number_of_cells_gives_a_figure(n: int) -> None:
         assert "Patient P$1_x" in svg
     else:
         assert "No patient has copy-number windows" in svg
+
+
+def test_gathered_rows_are_the_drawn_cells_in_their_blocks() -> None:
+    blocks = choose_rows(cells(200, 0, 0, 4), max_rows=64)
+    rows, own = gather(blocks)
+    assert len(rows) == 64
+    for before, after in zip(blocks, own, strict=True):
+        np.testing.assert_array_equal(rows[after.rows], before.rows)
+        assert (after.label, after.total, after.is_dtc) == (before.label, before.total, before.is_dtc)
+    assert len(gather([])[0]) == 0
+
+
+def test_condensed_rows_are_means_of_neighbours_and_none_is_left_out() -> None:
+    rows = np.array([[1.0, np.nan], [3.0, 4.0], [5.0, np.nan], [7.0, np.nan], [12.0, 2.0]], dtype=np.float32)
+    np.testing.assert_allclose(condense(rows, 2), [[2.0, 4.0], [8.0, 2.0]])
+    np.testing.assert_array_equal(condense(rows, 5), rows)
+    one = np.zeros((100, 1), dtype=np.float32)
+    one[37] = 1
+    assert condense(one, 7).max() == pytest.approx(1 / 14, rel=0.1)
+
+
+def test_patients_that_do_not_fit_are_named() -> None:
+    matrix, bins = bin_windows(np.zeros((4, 2), dtype=np.float32), layout(["1p", "1q"], [1, 2]))
+    panels = [Heatmap(f"P{i}", matrix, bins, choose_rows(cells(4, 0, 0, 0))) for i in range(5)]
+    svg = style.svg_file(heatmaps(panels, limit=0.1, max_height=2.0))
+    assert "Patient P0" in svg
+    assert "Patient P4" not in svg
+    assert re.search(r"not drawn here, but in the report: .*P4", svg)
 
 
 def test_block_labels_say_how_many_are_drawn() -> None:

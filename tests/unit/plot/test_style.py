@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from dtcflow.contracts import CELL_TYPES, COMPARTMENTS, MALIGNANT_CALLS, VERDICTS
 from dtcflow.plot import style
@@ -110,6 +113,17 @@ def test_user_settings_do_not_change_a_figure() -> None:
 def test_rasterised_points_shrink_to_a_palette() -> None:
     (image,) = ET.fromstring(style.svg_file(draw(points=5000))).iter(f"{SVG}image")
     assert len(image.get("{http://www.w3.org/1999/xlink}href", "")) < 20_000
+
+
+def test_few_colours_are_kept_exactly() -> None:
+    shades = np.array([[238, 241, 244], [255, 255, 255], [178, 24, 43], [253, 254, 254]], dtype=np.uint8)
+    with style.language():
+        figure = style.new_figure(2, 2)
+        figure.add_axes((0, 0, 1, 1)).imshow(shades.reshape(2, 2, 3), interpolation="none")
+    (image,) = ET.fromstring(style.svg_file(figure)).iter(f"{SVG}image")
+    data = base64.b64decode(image.get("{http://www.w3.org/1999/xlink}href", "").partition(",")[2])
+    found = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(np.sort(np.unique(found.reshape(-1, 3), axis=0), axis=0), np.sort(shades, axis=0))
 
 
 def test_legend_keeps_labels_that_begin_with_an_underscore() -> None:
