@@ -118,7 +118,7 @@ def test_rasterised_points_shrink_to_a_palette() -> None:
 def test_few_colours_are_kept_exactly() -> None:
     shades = np.array([[238, 241, 244], [255, 255, 255], [178, 24, 43], [253, 254, 254]], dtype=np.uint8)
     with style.language():
-        figure = style.new_figure(2, 2)
+        figure = Figure(figsize=(2, 2))
         figure.add_axes((0, 0, 1, 1)).imshow(shades.reshape(2, 2, 3), interpolation="none")
     (image,) = ET.fromstring(style.svg_file(figure)).iter(f"{SVG}image")
     data = base64.b64decode(image.get("{http://www.w3.org/1999/xlink}href", "").partition(",")[2])
