@@ -230,13 +230,14 @@ def _main_claim(assets: Assets, pictures: Pictures) -> list[Block]:
         if not is_missing(row["self_check_type1"])
         else "The self-check for false positives was not computed in this run. "
     )
+    side = "left" if _detail(assets.verdict, MAIN_CLAIM).get("direction") == "less" else "right"
     caption = (
         f"{MAIN_CLAIM}, {shown(row['title'])}. A: one dot per patient (n = {plural(used, 'patient')} used of "
         f"{len(patients):,}), line: 95 % confidence interval from the spread of its cells; numbers beside the id are "
         "its cells. The diamond is the random-effects estimate, "
         f"{estimate(synthesis.estimate, synthesis.low, synthesis.high)} {synthesis.unit}. Green band: smaller than "
         f"the smallest effect of interest (±{short(synthesis.sesoi)}). How to read it: support needs the diamond's "
-        "whole width right of zero and its centre right of the band. "
+        f"whole width {side} of zero and its centre {side} of the band. "
         + (
             f"B: the same estimate for {len(null):,} random gene sets; a signature that only looks like any other set "
             "lies within them. "

@@ -350,6 +350,14 @@ def test_without_main_claim_and_without_random_sets(make: Any, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("direction", "side"), [("greater", "right"), ("less", "left")])
+def test_caption_points_to_the_predicted_side(make: Any, tmp_path: Path, direction: str, side: str) -> None:
+    study = make(n_patients=2, n_cells=20, per_arm=1)
+    study.verdict["claims"]["P2"]["direction"] = direction
+    assert f"whole width {side} of zero and its centre {side} of the band" in write(study, tmp_path).text
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("verdict", "label"), [("SUPPORTED", "✓"), ("NOT_SUPPORTED", "✕"), ("INCONCLUSIVE", "?")])
 def test_verdict_is_a_mark_and_a_word_and_not_only_a_colour(
     make: Any, tmp_path: Path, verdict: str, label: str
