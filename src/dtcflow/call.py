@@ -23,6 +23,7 @@ from dtcflow.cnv.profile import arm_table
 from dtcflow.cnv.run import stratified_q, unpack
 from dtcflow.contracts import (
     EPITHELIAL,
+    HAEMATOPOIETIC_COMPARTMENTS,
     HAEMATOPOIETIC_TYPES,
     TABLES,
     UNKNOWN,
@@ -36,6 +37,8 @@ from dtcflow.contracts import (
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
+MIN_FRACTION = 1 / 3
+"""Least share of the tumour's profile in a called cell. A tumour cell in 20 % ambient RNA still carries about 0.8."""
 HALF_PROFILE = 0.5
 """Share of the tumour's profile that a doublet of one tumour cell and one normal cell carries."""
 HALF_PROFILE_Z = 1.645
@@ -44,6 +47,8 @@ MIN_ARMS = 2
 """Altered arms, seen in both halves of the genes, without which burden alone decides nothing."""
 SUGGESTIVE_P = 0.05
 """An epithelial-looking cell of normal lineage stays undecided while its copy-number p-value is below this."""
+MAX_COATED_Z = 6.0
+"""A cell of resident lineage with a stronger epithelial score is no ambient-coated cell; it stays undecided."""
 SUGGESTIVE_EPITHELIAL_Z = 3.0
 """From here on the epithelial score of a cell is part of its reasons."""
 
@@ -75,7 +80,8 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     cells
         ``cnv_cells`` joined with annotation and QC (``cell_type epithelial_z is_doublet compartment`` ...).
     fdr
-        False-discovery rate per patient, within candidates and within the other cells.
+        False-discovery rate per patient, within clear candidates, candidates of a resident lineage and other cells,
+        separately for marrow (or blood) and tissue.
     tumour_lineage
         ``epithelial``: markers and copy number together; ``any``: copy number decides alone.
 
@@ -92,17 +98,18 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     blood = np.isin(cell_type, list(HAEMATOPOIETIC_TYPES))
     clone_p = cells["clone_llr_p"].to_numpy(dtype=float)
     burden_p = cells["cnv_burden_p"].to_numpy(dtype=float)
-    # candidates of a resident lineage (ambient-coated cells, doublets) must not profit from the clear candidates
-    stratum = np.where(candidate, np.where(lineage_normal, 1, 2), 0)
-    clone_q = stratified_q(clone_p, stratum)
+    marrow = np.isin(cells["compartment"].to_numpy(dtype=object), list(HAEMATOPOIETIC_COMPARTMENTS))
+    stratum = strata(candidate, lineage_normal=lineage_normal, blood=blood, marrow=marrow)
+    clone_q = stratified_q(clone_p, stratum, adaptive=True)
     has_profile = np.isfinite(clone_p)
-    like_clone = np.nan_to_num(clone_q, nan=1.0) <= fdr
+    # where nearly all candidates are tumour cells any q is small: the cell's own data must favour the clone, too
+    fraction = cells["clone_fraction"].to_numpy(dtype=float)
+    like_clone = (np.nan_to_num(clone_q, nan=1.0) <= fdr) & (np.nan_to_num(fraction) >= MIN_FRACTION)
     # second look, only at cells that the clone does not explain: is their genome abnormal in another way?
     unexplained_p = np.where(like_clone, np.nan, burden_p)
     other_q = stratified_q(unexplained_p, stratum)
     abnormal = (np.nan_to_num(other_q, nan=1.0) <= fdr) & (cells["n_arms_altered"].to_numpy() >= MIN_ARMS)
     q = np.where(has_profile, clone_q, other_q)
-    fraction = cells["clone_fraction"].to_numpy(dtype=float)
     z_half = (fraction - HALF_PROFILE) / cells["clone_fraction_se"].to_numpy(dtype=float)
     more_than_half = np.nan_to_num(z_half, nan=-np.inf) > HALF_PROFILE_Z
 
@@ -118,8 +125,9 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
         confirmed |= assessed & ~has_profile & plain & abnormal
     klass = np.full(len(cells), "normal", dtype=object)
     neutral = assessed & looks_epithelial & ~like_clone & ~abnormal
-    # ambient-coated cells: resident lineage, epithelial transcripts, and a genome that gives no hint of a tumour
+    # ambient-coated cells: resident lineage, some epithelial transcripts, a genome that gives no hint of a tumour
     coated = neutral & lineage_normal & ~(np.fmin(clone_p, burden_p) < SUGGESTIVE_P)
+    coated &= ~(cells["epithelial_z"].to_numpy(dtype=float) >= MAX_COATED_Z)
     klass[neutral & ~coated] = "epithelial_cnv_neutral"
     beyond = assessed & (like_clone | abnormal) & ~confirmed
     klass[beyond] = "aneuploid_only"
@@ -145,6 +153,18 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     )
 
 
+def strata(candidate: Bools, *, lineage_normal: Bools, blood: Bools, marrow: Bools) -> npt.NDArray[np.int64]:
+    """Groups of cells whose false-discovery rate is controlled on its own; decided without copy number.
+
+    0 resident lineage; 1 resident lineage with epithelial evidence (ambient-coated cells, doublets), which must not
+    profit from clear candidates; 2 clear candidates; 3 cells out of place: no lineage, or stroma among blood cells.
+    The few of the marrow are kept apart from the many of the tissue (+4).
+    """
+    out_of_place = ~candidate & (~lineage_normal | (marrow & ~blood))
+    group = np.where(candidate, np.where(lineage_normal, 1, 2), np.where(out_of_place, 3, 0))
+    return np.asarray(group + 4 * marrow, dtype=np.int64)
+
+
 def _reasons(
     cells: pd.DataFrame, klass: npt.NDArray[np.object_], q: Floats, lineage_normal: Bools, coated: Bools
 ) -> list[str]:
@@ -160,7 +180,7 @@ def _reasons(
         if np.isfinite(row.cnv_burden_p) and klass[i] != "normal":
             parts.append(f"burden_p={row.cnv_burden_p:.2g}")
         if np.isfinite(row.clone_llr_p) and klass[i] != "normal":
-            parts.append(f"clone_p={row.clone_llr_p:.2g},fraction={row.clone_fraction:.2f}")
+            parts.append(f"clone_p={row.clone_llr_p:.2g},llr={row.clone_llr:.1f},fraction={row.clone_fraction:.2f}")
         if np.isfinite(q[i]) and klass[i] != "normal":
             parts.append(f"q={q[i]:.2g}")
         if row.is_doublet:

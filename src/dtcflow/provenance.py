@@ -136,7 +136,7 @@ def record(
     config, samples
         The complete configuration with defaults, and the rows of the sample sheet.
     inputs
-        Per sample: what intake reported (path as given, format, sha256).
+        Per sample: what intake reported (``input`` path as given, format, sha256 of each file).
     resources
         Shipped or user-given resource files, recorded by name and hash.
     plan_hash
@@ -153,7 +153,7 @@ def record(
         "seeds": {"seed": config["seed"]},
         "samples": samples,
         "inputs": {
-            name: {key: report.get(key) for key in ("path", "format", "sha256")} for name, report in inputs.items()
+            name: {key: report[key] for key in ("input", "format", "sha256")} for name, report in inputs.items()
         },
         "resources": {path.name: sha256(path) for path in sorted(resources)},
         "analysis_plan_sha256": plan_hash,

@@ -71,6 +71,7 @@ def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -
         # another genome, not the clone's: at least two arms in both halves of the genes
         ({"cell_type": "B", "cnv_burden_p": 1e-7, "n_arms_altered": 3}, "aneuploid_only"),
         ({"cell_type": "B", "cnv_burden_p": 1e-7, "n_arms_altered": 1}, "normal"),
+        (EPITHELIAL | {"cell_type": "monocyte", "epithelial_z": 9.0}, "epithelial_cnv_neutral"),
         # a cell that left the reference and is not of the tumour's clone
         ({"cell_type": "plasma", "is_candidate": True, "left_reference": True}, "aneuploid_only"),
         ({"cell_type": "fibroblast", "is_candidate": True, "left_reference": True} | CLONE, "malignant_confirmed"),
@@ -97,7 +98,7 @@ def test_without_a_profile_burden_decides_for_epithelial_cells_only() -> None:
 def test_coated_marrow_cells_do_not_profit_from_clear_candidates() -> None:
     """p = .02 is significant among 50 clear tumour cells, not among twenty coated marrow cells."""
     clear = [cell(**(EPITHELIAL | CLONE)) for _ in range(50)]
-    weak = {"clone_llr_p": 0.02, "clone_fraction": 1.2}
+    weak = {"clone_llr": 1.0, "clone_llr_p": 0.02, "clone_fraction": 1.2}
     coated = [cell(**(EPITHELIAL | weak | {"cell_type": "dendritic"}))]
     coated += [cell(**(EPITHELIAL | {"cell_type": "monocyte"})) for _ in range(19)]
     calls = classify(*clear, *coated, cell(**(EPITHELIAL | weak)))
@@ -105,6 +106,14 @@ def test_coated_marrow_cells_do_not_profit_from_clear_candidates() -> None:
     # its genome gives a hint all the same: undecided, not normal
     assert calls["malignant_class"].iloc[50] == "epithelial_cnv_neutral"
     assert calls["malignant_call"].iloc[-1] == "malignant"
+
+
+def test_a_genome_that_speaks_against_the_clone_is_not_called_however_good_its_company() -> None:
+    clear = [cell(**(EPITHELIAL | CLONE)) for _ in range(50)]
+    against = cell(**(EPITHELIAL | {"clone_llr": -6.0, "clone_llr_p": 0.1, "clone_fraction": 0.2}))
+    found = classify(*clear, against).iloc[-1]
+    assert found["malignancy_q"] <= 0.05
+    assert found["malignant_class"] == "epithelial_cnv_neutral"
 
 
 def test_any_lineage_ignores_markers() -> None:

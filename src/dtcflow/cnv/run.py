@@ -26,7 +26,7 @@ from dtcflow.cnv.profile import (
 from dtcflow.cnv.reference import choose_reference, stable_order
 from dtcflow.cnv.scoring import Scored, burden, score_against_clones, score_cells, suspect_reference
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
-from dtcflow.contracts import COUNTS, X_CNV
+from dtcflow.contracts import COUNTS, EPITHELIAL, X_CNV
 from dtcflow.qc.loss_audit import epithelial_evidence
 from dtcflow.scores.calibrated import log_normalise
 
@@ -48,10 +48,11 @@ class CopyNumber:
 
 
 def candidate_cells(cells: pd.DataFrame, *, epithelial_z: float, tumour_lineage: str) -> npt.NDArray[np.bool_]:
-    """Cells that may be tumour: those with epithelial evidence; with ``any`` every cell is a candidate."""
+    """Cells that may be tumour: typed epithelial or with epithelial evidence; with ``any`` every cell is one."""
     if tumour_lineage == "any":
         return np.ones(len(cells), dtype=bool)
-    return epithelial_evidence(cells, epithelial_z=epithelial_z).to_numpy(dtype=bool)
+    typed = (cells["cell_type"] == EPITHELIAL).to_numpy(dtype=bool)
+    return np.asarray(typed | epithelial_evidence(cells, epithelial_z=epithelial_z).to_numpy(dtype=bool))
 
 
 def infer_copy_number(
@@ -246,7 +247,9 @@ def concordance(table: pd.DataFrame, cells: pd.DataFrame) -> dict[str, float | N
     return found
 
 
-def stratified_q(p: Floats, stratum: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> Floats:
+def stratified_q(
+    p: Floats, stratum: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_], *, adaptive: bool = False
+) -> Floats:
     """Benjamini-Hochberg within each stratum (candidates and other cells).
 
     Whether a cell looks epithelial is decided without its copy number, so under the null the strata are exchangeable
@@ -254,7 +257,7 @@ def stratified_q(p: Floats, stratum: npt.NDArray[np.integer[Any]] | npt.NDArray[
     """
     q = np.full(p.shape, np.nan)
     for value in np.unique(stratum):
-        q[stratum == value] = benjamini_hochberg(p[stratum == value])
+        q[stratum == value] = benjamini_hochberg(p[stratum == value], adaptive=adaptive)
     return q
 
 
