@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo demo-null demo-real single-tumours test lint types unit workflow-tests integration validation \
-	bench-caller bench-scores table-demo lock wheel clean
+	bench-caller bench-scores table-demo table-real lock wheel clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -67,6 +67,17 @@ integration: $(READY)
 
 validation: $(READY) ## tests on real data sets; they skip, with the reason, where the data are absent
 	$(BIN)/pytest tests -q -m validation
+
+table-demo: $(READY) ## the demo over five seeds and both scenarios against the truth (about an hour), in benchmarks/tables
+	$(BIN)/python benchmarks/demo_seeds.py --cores $(CORES)
+
+table-real: demo-real ## calls of demo-real against the truth, in benchmarks/tables
+	$(BIN)/python benchmarks/truth_table.py --results results/demo-real/results \
+		--truth results/demo-real/truth/cells.tsv.gz --out benchmarks/tables/semireal \
+		--title "Ovarian carcinoma cells among the patients' own immune cells" --command "make table-real"
+
+single-tumours: $(READY) ## single real tumours and normal tissues, from data sets beside the project, in benchmarks/tables
+	$(BIN)/python benchmarks/single_tumours.py --work results/single-tumours --out benchmarks/tables --cores $(CORES)
 
 lock: $(READY) ## recompile requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \

