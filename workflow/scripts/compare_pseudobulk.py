@@ -4,10 +4,9 @@ from dtcflow.logs import setup
 
 setup(snakemake.log[0], threads=snakemake.threads)
 
-from dtcflow.evidence.pseudobulk import compare_pseudobulk
-
 from dtcflow.cells import passed_cells
 from dtcflow.contracts import read_stage, write_table
+from dtcflow.evidence.pseudobulk import compare_pseudobulk
 from dtcflow.scores.signatures import load_gmt, load_panel
 
 comparison = compare_pseudobulk(

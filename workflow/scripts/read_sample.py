@@ -4,10 +4,9 @@ from dtcflow.logs import setup
 
 setup(snakemake.log[0], threads=snakemake.threads)
 
+from dtcflow.contracts import write_json, write_stage
 from dtcflow.genes import load_aliases, load_positions
 from dtcflow.io.intake import read_sample
-
-from dtcflow.contracts import write_json, write_stage
 
 adata, report = read_sample(
     {**snakemake.params.row, "path": snakemake.input.matrix},
