@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ class Done:
 def environment(house: Path) -> dict[str, str]:
     """The package of ``house`` goes before an installed one; a user's own Snakemake profile is not read."""
     kept = {key: value for key, value in os.environ.items() if key != "SNAKEMAKE_PROFILE"}
-    return kept | {"PYTHONPATH": str(house / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | {"PYTHONPATH": str(house / "src")}
 
 
 def command(*arguments: str | Path, cwd: Path, house: Path = ROOT) -> Done:
@@ -106,6 +108,52 @@ def dry_run(snakemake: Snakemake) -> Callable[..., Done]:
         done = snakemake(directory, "--dry-run", *arguments, **options)
         assert done.code == 0, done.text
         return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def killed() -> Callable[..., str]:
+    """``killed(directory, steps=, seconds=)``: a run that SIGKILL ends so long after so many of its steps; its words.
+
+    The whole process group is killed, as by a machine that goes down; ``while_alive`` is called just before.
+    """
+
+    def run(
+        directory: Path,
+        *,
+        steps: int,
+        seconds: float,
+        house: Path = ROOT,
+        while_alive: Callable[[], None] = lambda: None,
+    ) -> str:
+        given = snakemake_arguments(directory, "--cores", "2", house=house, snakefile="Snakefile")
+        process = subprocess.Popen(
+            [sys.executable, *given],
+            cwd=directory,
+            env=environment(house),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        said, finished = [], 0
+        try:
+            for line in process.stdout:
+                said.append(line)
+                finished += line.startswith("Finished jobid")
+                if finished >= steps and "Execute" in line:
+                    break
+            time.sleep(seconds)
+            while_alive()
+            assert process.poll() is None, "the run ended before it could be killed:\n" + "".join(said)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.stdout.close()
+            process.wait()
+        return "".join(said)
 
     return run
 

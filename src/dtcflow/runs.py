@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,21 @@ def live_processes(directory: str | Path) -> list[LiveProcess]:
     return found
 
 
+def half_written(directory: str | Path) -> list[Path]:
+    """Return the temporary files next to the outputs that a locked run was to write: what a kill left half done."""
+    directory = Path(directory)
+    outputs = {
+        directory / line
+        for file in lock_files(directory)
+        if file.name.endswith(".output.lock")
+        for line in _lines(file)
+        if line.strip()
+    }
+    return sorted(part for output in outputs for part in output.parent.glob(f".{escape(output.name)}.*.tmp"))
+
+
 def unlock(directory: str | Path) -> int:
-    """Remove the lock that a killed run left in ``directory``.
+    """Remove the lock that a killed run left in ``directory``, and the half-written files beside its outputs.
 
     Returns
     -------
@@ -110,7 +124,7 @@ def unlock(directory: str | Path) -> int:
                 for process in live
             ],
         )
-    for file in files:
+    for file in [*half_written(directory), *files]:
         file.unlink(missing_ok=True)
     return len(files)
 

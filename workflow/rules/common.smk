@@ -17,10 +17,11 @@ ENVIRONMENT = "../../envs/dtcflow.yaml"
 
 def _checked_study():
     """Configuration with defaults and sample sheet; every problem of the study in one message before any job."""
+    where = ", ".join(map(str, workflow.configfiles)) or "config"
     try:
-        settings = load_config({k: v for k, v in config.items() if k != "pathvars"})
+        settings = load_config({k: v for k, v in config.items() if k != "pathvars"}, where=where)
         if workflow.is_main_process:
-            if problems := check_study(settings, base_dir="."):
+            if problems := check_study(settings, base_dir=".", where=where):
                 raise DtcflowError("the study cannot run:", problems)
         return settings, read_samples(settings["samples"])
     except DtcflowError as error:
