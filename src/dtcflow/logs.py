@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from dtcflow.contracts import DtcflowError
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -25,10 +25,14 @@ def setup(path: str | Path | None, *, threads: int = 1) -> None:
     """Send logging to ``path`` and failures to ``path`` and stderr; pin the numerical libraries to ``threads``.
 
     A :class:`~dtcflow.contracts.DtcflowError` is shown as its message only. Any other exception leaves its traceback in
-    the log and one line on stderr that names the log. Call this before numpy is imported for ``threads`` to hold.
+    the log and one line on stderr that names the log. Call this before anything heavy is imported: most numerical
+    libraries read their number of threads once, when they are loaded. This module therefore imports none itself, and
+    those that are loaded nevertheless are limited afterwards.
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+    if "numpy" in sys.modules:
+        threadpool_limits(limits=threads)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers[0].setLevel(logging.WARNING)
     stream: TextIO | None = None
@@ -47,6 +51,8 @@ def setup(path: str | Path | None, *, threads: int = 1) -> None:
     logging.getLogger("py.warnings").addFilter(lambda _: bool(handlers[1:]))
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        from dtcflow.contracts import DtcflowError
+
         if issubclass(kind, DtcflowError):
             text = f"dtcflow: {error}"
             print(text, file=sys.stderr)

@@ -125,7 +125,6 @@ def test_the_record_of_the_run(finished, cohort):
     for sample, entry in record["inputs"].items():
         assert entry["input"] == f"matrices/{sample}.h5ad"
         assert entry["format"] == "h5ad"
-        assert entry["source"] == "X"
         content = (cohort / entry["input"]).read_bytes()
         assert entry["sha256"] == {f"{sample}.h5ad": hashlib.sha256(content).hexdigest()}
     assert record["seeds"] == {"seed": record["parameters"]["seed"]}
