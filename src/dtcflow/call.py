@@ -25,6 +25,7 @@ from dtcflow.contracts import (
     EPITHELIAL,
     HAEMATOPOIETIC_COMPARTMENTS,
     HAEMATOPOIETIC_TYPES,
+    NORMAL_COMPARTMENTS,
     TABLES,
     UNKNOWN,
     join_reasons,
@@ -119,7 +120,8 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     else:
         looks_epithelial = (candidate & ~suspect) | (cell_type == EPITHELIAL)
         plain = looks_epithelial & ~lineage_normal
-        mislabelled = lineage_normal & more_than_half & (candidate | ~blood)
+        # a blood cell needs epithelial evidence: a clone among blood cells is no carcinoma, whatever its genome
+        mislabelled = lineage_normal & more_than_half & ((candidate & ~suspect) | ~blood)
         bare = (cell_type == UNKNOWN) & (np.nan_to_num(fraction) >= HALF_PROFILE)
         confirmed = assessed & like_clone & (plain | mislabelled | bare)
         confirmed |= assessed & ~has_profile & plain & abnormal
@@ -136,7 +138,7 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     doublet = cells["is_doublet"].to_numpy(dtype=bool)
     klass[beyond & like_clone & lineage_normal & (doublet | looks_epithelial)] = "possible_tumour_doublet"
     klass[confirmed] = "malignant_confirmed"
-    klass[~assessed & (~lineage_normal | looks_epithelial)] = "unassessable"
+    klass[~assessed & (~lineage_normal | looks_epithelial | candidate)] = "unassessable"
     call = np.array([CLASSES[k] for k in klass], dtype=object)
     reasons = _reasons(cells, klass, q, lineage_normal, coated)
     return pd.DataFrame(
@@ -144,6 +146,8 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
             "cell_id": cells["cell_id"].to_numpy(dtype=object),
             "cnv_burden_q": cells["cnv_burden_q"].to_numpy(dtype=float),
             "clone_llr": cells["clone_llr"].to_numpy(dtype=float),
+            "clone_llr_p": clone_p,
+            "clone_fraction": fraction,
             "malignancy_q": q,
             "malignant_call": call,
             "malignant_class": klass,
@@ -300,7 +304,8 @@ def call_cohort(
         calls.append(called)
         arms.append(arm_rows)
         clones.append(clone_rows)
-        events[patient_id] = found
+        donor = cells["compartment"].isin(NORMAL_COMPARTMENTS).all() if len(cells) else False
+        events[patient_id] = {} if donor else found
     return Calls(
         _stack(calls, "calls"),
         _stack(arms, "arms"),

@@ -75,8 +75,11 @@ def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -
         # a cell that left the reference and is not of the tumour's clone
         ({"cell_type": "plasma", "is_candidate": True, "left_reference": True}, "aneuploid_only"),
         ({"cell_type": "fibroblast", "is_candidate": True, "left_reference": True} | CLONE, "malignant_confirmed"),
+        # a clone among blood cells is no carcinoma, however strong
+        ({"cell_type": "monocyte", "is_candidate": True, "left_reference": True} | CLONE, "aneuploid_only"),
         # nothing measured
-        (EPITHELIAL | {"cnv_status": "no_reference", "is_candidate": False} | NO_PROFILE, "unassessable"),
+        (EPITHELIAL | {"cnv_status": "no_reference"} | NO_PROFILE, "unassessable"),
+        (EPITHELIAL | {"cell_type": "T_NK", "cnv_status": "no_reference"} | NO_PROFILE, "unassessable"),
         ({"cell_type": "unknown", "cnv_status": "no_reference"} | NO_PROFILE, "unassessable"),
     ],
 )

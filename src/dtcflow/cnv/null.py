@@ -25,6 +25,10 @@ TAU_FLOOR = 0.045
 """Smallest systematic SD of an arm's log ratio between a type and its expectation (matched reference)."""
 TAU_PRIOR, TAU_PRIOR_WEIGHT = 0.08, 2.0
 """Prior for the type-mismatch SD, worth two types (unseen types measured .06-.11)."""
+TAU_FEW_TYPES = 0.16
+"""Prior instead when fewer than three types are there: how far an unseen type may be off could not be measured."""
+MIN_TYPES = 3
+MIN_NULL_SHARE = 0.2
 TAIL_FRACTION = 0.10
 MIN_TAIL = 20
 
@@ -59,7 +63,8 @@ class ReferenceNull:
         """Per arm: SD of the systematic log-ratio error of an unseen type, judged by all types but ``left_out``."""
         squares = [value for name, value in self.type_squares.items() if name != left_out]
         total = np.sum(squares, axis=0) if squares else np.zeros(len(self.inflation))
-        tau = np.sqrt((total + TAU_PRIOR_WEIGHT * TAU_PRIOR**2) / (len(squares) + TAU_PRIOR_WEIGHT))
+        prior = TAU_PRIOR if len(self.type_squares) >= MIN_TYPES else TAU_FEW_TYPES
+        tau = np.sqrt((total + TAU_PRIOR_WEIGHT * prior**2) / (len(squares) + TAU_PRIOR_WEIGHT))
         return np.asarray(np.maximum(tau, TAU_FLOOR))
 
     @property
@@ -172,11 +177,13 @@ def benjamini_hochberg(p: Floats, *, adaptive: bool = False) -> Floats:
     """Benjamini-Hochberg adjusted p-values; NaN entries are not counted and stay NaN.
 
     ``adaptive`` multiplies by the estimated share of true nulls, ``(1 + #{p > 1/2}) / (n / 2)`` and at most 1, which
-    keeps the false-discovery rate for finite n (Storey, Taylor & Siegmund 2004, J R Stat Soc B 66:187).
+    keeps the false-discovery rate for finite n (Storey, Taylor & Siegmund 2004, J R Stat Soc B 66:187). The share is
+    never taken for less than :data:`MIN_NULL_SHARE`: cells of one unseen type err together, which the estimate misses.
     """
     adjusted = np.full(p.shape, np.nan)
     known = np.isfinite(p)
     if known.any():
-        share = min(1.0, (1.0 + np.sum(p[known] > 0.5)) / (0.5 * known.sum())) if adaptive else 1.0
+        estimate = (1.0 + np.sum(p[known] > 0.5)) / (0.5 * known.sum())
+        share = float(np.clip(estimate, MIN_NULL_SHARE, 1.0)) if adaptive else 1.0
         adjusted[known] = share * stats.false_discovery_control(p[known], method="bh")
     return adjusted

@@ -141,10 +141,11 @@ def infer_copy_number(
         if status["status"] == "ok" and len(scored.model.arms) <= MIN_PROFILE_ARMS:
             status.update(status="too_few_genes", reason=f"{len(scored.model.arms)} arms have enough informative genes")
     status["n_suspect_reference"] = int(suspects.sum())
+    candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"])
     if status["status"] != "ok" or scored is None:
         log.warning("%s: copy number not assessable: %s", patient_id, status["reason"])
-        return _not_assessable(cells, status)
-    candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"]) | suspects
+        return _not_assessable(cells, candidate, status)
+    candidate = candidate | suspects
     table = evidence_table(cells, scored, candidate, settings=settings, seed=seed, status=status)
     smoothed = smooth_windows(
         log_normalise(sp.csr_matrix(adata.layers[COUNTS]))[:, order],
@@ -200,7 +201,9 @@ def evidence_table(
     profiles = np.zeros((0, len(scored.model.arms)))
     if profile is not None:
         compartment = cells["compartment"].to_numpy(dtype=object)
-        best = score_against_clones(scored, learned, profile, compartment, fold, effect=settings["min_abs_log_ratio"])
+        best = score_against_clones(
+            scored, learned, profile, compartment, np.where(candidate, fold, -1), effect=settings["min_abs_log_ratio"]
+        )
         profiles, llr, fraction, fraction_se = best.profiles, best.llr, best.fraction, best.fraction_se
         llr_p = p_values(
             best.t,
@@ -334,14 +337,14 @@ def unpack(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats]:
     )
 
 
-def _not_assessable(cells: pd.DataFrame, status: dict[str, Any]) -> CopyNumber:
+def _not_assessable(cells: pd.DataFrame, candidate: npt.NDArray[np.bool_], status: dict[str, Any]) -> CopyNumber:
     empty = np.full(len(cells), np.nan)
     table = pd.DataFrame({"cell_id": cells["cell_id"], "cnv_status": status["status"], "is_reference": False})
     for column in ("cnv_burden", "cnv_burden_p", "cnv_burden_q", "clone_llr", "clone_llr_p"):
         table[column] = empty
     table["n_arms_altered"] = 0
     table["cnv_score_infercnvpy"] = empty
-    table["is_candidate"] = False
+    table["is_candidate"] = candidate
     table["left_reference"] = False
     table["clone_membership"] = 0.0
     table["clone_fraction"] = empty
@@ -368,5 +371,5 @@ def _not_assessable(cells: pd.DataFrame, status: dict[str, Any]) -> CopyNumber:
             "n_genes": pd.Series([], dtype=np.int64),
         }
     )
-    status.update(clone_status="not_assessed", n_candidates=0, n_profile_arms=0)
+    status.update(clone_status="not_assessed", n_candidates=int(candidate.sum()), n_profile_arms=0)
     return CopyNumber(table, packed, status)

@@ -141,8 +141,9 @@ def score_against_clones(
     """Score every cell against the tumour's profile and those of its clones; the best match counts.
 
     A subclone's private events are diluted in the profile of the whole tumour, and a disseminated cell may come from a
-    small subclone. Members are scored by profiles learned without their fold; null cells take the best of the same
-    profiles, so that the choice is paid for.
+    small subclone. Candidates (``fold`` >= 0) are scored by profiles to which their fold contributed nothing; null
+    cells take the best of the same profiles, so that the choice is paid for. Which arms count and how many clones there
+    are is decided on all members.
     """
     statistics, null = scored.statistics, scored.null
     members = learned.membership > 0.5
@@ -156,7 +157,7 @@ def score_against_clones(
     profiles = np.vstack([profile, *(profile_of(table(g)) for g in groups)])
     best = best_match(profiles, statistics.full, null.inflation)
     for k in range(learned.fold_profiles.shape[0]):
-        held = members & (fold == k)
+        held = fold == k
         if not held.any():
             continue
         rest = [g & ~held for g in groups]

@@ -10,6 +10,9 @@ from dtcflow.evidence.contrasts import Floats, GroupValues, Layout, average, gro
 from dtcflow.evidence.plan import CELL_COVARIATES, Claim
 from dtcflow.evidence.scoring import Scored
 
+MIN_KNOWN = 0.9
+"""Share of cells whose mitochondrial percentage must be known for it to be a covariate."""
+
 
 def residualise(z: Floats, covariates: Floats, patient: NDArray[np.int64], reference: NDArray[np.bool_]) -> Floats:
     """Subtract what the covariates predict of a score.
@@ -76,7 +79,9 @@ def adjusted_values(
     missing: list[str] = []
     for name in claim.covariates:
         if name in CELL_COVARIATES:
-            there = name != "pct_mt" or ("pct_mt" in cells and pd.to_numeric(cells["pct_mt"]).notna().all())
+            there = name != "pct_mt" or (
+                "pct_mt" in cells and pd.to_numeric(cells["pct_mt"]).notna().mean() >= MIN_KNOWN
+            )
         else:
             there = scored.column(name) is not None
         (used if there else missing).append(name)
@@ -87,7 +92,10 @@ def adjusted_values(
         columns = []
         for name in used:
             if name == "pct_mt":
-                columns.append(pd.to_numeric(cells["pct_mt"]).to_numpy(dtype=float))
+                share = pd.to_numeric(cells["pct_mt"])
+                # the few unknown values take the patient's median, which adjusts nothing for them
+                share = share.fillna(share.groupby(layout.patient).transform("median")).fillna(share.median())
+                columns.append(share.to_numpy(dtype=float))
             elif name in CELL_COVARIATES:
                 columns.append(depth[:, CELL_COVARIATES.index(name)])
             else:

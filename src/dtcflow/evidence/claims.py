@@ -279,6 +279,18 @@ def result_rules(found: Paired, rules: Rules, wanted: str) -> list[Rule]:
         )
     )
     if claim.covariates:
+        absent = found.covariates_missing
+        checks.append(
+            Rule(
+                "covariates measured",
+                len(absent),
+                0,
+                not absent,
+                "NO_DATA",
+                f"not measured: {', '.join(absent)}" if absent else "all covariates of the plan are measured",
+                "support",
+            )
+        )
         kept = found.adjusted.estimate * claim.sign
         checks.append(
             Rule(

@@ -143,7 +143,9 @@ def lay_out(
                 chosen = chosen.iloc[np.sort(rng.choice(len(chosen), size=max_cells, replace=False))]
             sample = chosen["sample_id"].astype(str)
             sizes = sample.map(sample.value_counts())
-            q = chosen["malignancy_q"] if "malignancy_q" in chosen else pd.Series(np.nan, index=chosen.index)
+            # a q-value depends on a cell's company, the strict call on its own evidence wherever that is known
+            own = next((name for name in ("clone_llr_p", "malignancy_q") if name in chosen), None)
+            q = pd.Series(np.nan, index=chosen.index) if own is None else chosen[own].fillna(chosen["malignancy_q"])
             parts.append(
                 pd.DataFrame(
                     {

@@ -119,7 +119,7 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
                 "variance": variance if usable else np.nan,
                 "usable": usable,
                 "reason": reason,
-                "n_called_a": int((own & malignant).sum()),
+                "n_called_a": k,
             }
         )
     columns = [

@@ -37,14 +37,16 @@ REMEDIES: Final = {
 def hypothesis_decision(plan: Plan, judged: Mapping[str, Judged]) -> Decision:
     """Apply the rule of the hypothesis.
 
-    SUPPORTED: all gates and all necessary claims are SUPPORTED. NOT_SUPPORTED: gates passed and one necessary claim
-    NOT_SUPPORTED. INCONCLUSIVE otherwise, with the codes of the claims that keep it so; claims that were not evaluated
-    can never be made up for by others.
+    SUPPORTED: all gates and all necessary claims are SUPPORTED. NOT_SUPPORTED: gates passed, all necessary claims
+    evaluated and one of them NOT_SUPPORTED. INCONCLUSIVE otherwise, with the codes of the claims that keep it so: as
+    long as a necessary claim is not evaluated nothing can be decided, in either direction. (That tumour cells do not
+    score higher on average, P2, does not refute that some of them are progenitors, P1.)
     """
     gates = [judged[name] for name in plan.gates]
     necessary = [judged[name] for name in plan.necessary]
     passed = all(one.decision.verdict == "SUPPORTED" for one in gates)
-    if passed and any(one.decision.verdict == "NOT_SUPPORTED" for one in necessary):
+    complete = not any("NOT_EVALUATED" in one.decision.codes for one in necessary)
+    if passed and complete and any(one.decision.verdict == "NOT_SUPPORTED" for one in necessary):
         return Decision("NOT_SUPPORTED", ())
     if passed and all(one.decision.verdict == "SUPPORTED" for one in necessary):
         return Decision("SUPPORTED", ())

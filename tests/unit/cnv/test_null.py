@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from dtcflow.cnv.arms import ArmStatistics
-from dtcflow.cnv.null import align_arms, benjamini_hochberg, tail_p_values
+from dtcflow.cnv.null import MIN_NULL_SHARE, align_arms, benjamini_hochberg, tail_p_values
 
 
 def test_empirical_p_values_by_hand() -> None:
@@ -47,6 +47,7 @@ def test_adaptive_benjamini_hochberg_by_hand() -> None:
     # one of four above 1/2: share of nulls (1 + 1) / 2 = 1; with none above: (1 + 0) / 2 = 0.5
     assert benjamini_hochberg(p, adaptive=True) == pytest.approx(benjamini_hochberg(p))
     p[3] = 0.4
+    assert benjamini_hochberg(np.full(100, 0.01), adaptive=True) == pytest.approx(MIN_NULL_SHARE * 0.01)
     assert benjamini_hochberg(p, adaptive=True) == pytest.approx(0.5 * benjamini_hochberg(p))
 
 

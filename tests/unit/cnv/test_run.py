@@ -59,6 +59,26 @@ def test_a_left_out_normal_type_is_not_a_tumour(settings) -> None:
     assert not (calls["malignant_call"] == "malignant").any()
 
 
+def test_a_clone_among_blood_cells_is_not_a_carcinoma(settings) -> None:
+    """Half of the monocytes carry a clone's genome and nothing epithelial is there: benign or haematological."""
+    patient = make_patient(n_normal=90, n_marrow_tumour=60, n_primary_tumour=0, seed=2)
+    patient.cells["cell_type"] = patient.cells["cell_type"].replace("epithelial", "monocyte")
+    patient.cells["epithelial_z"] = 0.0
+    patient.cells["n_epithelial_markers"] = 0
+    calls = called(patient, run(patient, settings), settings).cells
+    assert not (calls["malignant_call"] == "malignant").any()
+
+
+@pytest.mark.parametrize("kinds", [("T_NK",), ("T_NK", "B")])
+def test_few_reference_types_do_not_turn_an_unseen_type_into_a_tumour(settings, kinds: tuple[str, ...]) -> None:
+    for seed in range(4):
+        patient = make_patient(n_normal=120, gains=(), losses=(), seed=seed)
+        keep = np.flatnonzero(patient.cells["cell_type"].isin([*kinds, "epithelial"]))
+        patient.adata, patient.cells = patient.adata[keep].copy(), patient.cells.iloc[keep].reset_index(drop=True)
+        calls = called(patient, run(patient, settings), settings).cells
+        assert (calls["malignant_call"] == "malignant").sum() <= 1
+
+
 def test_no_reference_means_not_assessable(settings) -> None:
     patient = make_patient(n_normal=5)
     result = run(patient, settings)

@@ -27,11 +27,22 @@ def test_patients_processed_whole_are_fine():
     assert found.n_unmixed == {"batch": 0}
 
 
-def test_one_patient_in_mixed_runs_makes_it_estimable():
+def test_one_patient_in_mixed_runs_does_not_make_up_for_five():
+    """The compartment is estimable in a model with the run, but the claims average all patients."""
     rows = [(p, k, f"run{k}") for p in "ABCDE" for k in (0, 1)] + [("F", 0, "run0"), ("F", 1, "run0")]
     found = find_aliasing(samples(rows))
-    assert not found.confounded
+    assert found.factors == ("batch",)
     assert found.n_unmixed == {"batch": 5}
+
+
+def test_runs_that_cross_the_compartments_cancel():
+    rows = [(p, k, f"run{k if p in 'ABC' else 1 - k}") for p in "ABCDEF" for k in (0, 1)]
+    assert not find_aliasing(samples(rows)).confounded
+
+
+def test_few_patients_in_split_runs_are_fine():
+    rows = [(p, k, f"run{k}") for p in "AB" for k in (0, 1)] + [(p, k, "run0") for p in "CDEF" for k in (0, 1)]
+    assert not find_aliasing(samples(rows)).confounded
 
 
 def test_a_batch_per_sample_is_no_shared_artefact():

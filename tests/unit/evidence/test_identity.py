@@ -73,10 +73,10 @@ def test_all_called_gives_a_real_interval_not_a_point(plan):
     assert 0.5 < found.low < found.share < found.high < 1
 
 
-def test_cells_without_epithelial_evidence_are_no_denominator_but_count_as_called(plan):
+def test_cells_without_epithelial_evidence_count_neither_as_putative_nor_as_called(plan):
     found = identity_share(marrow([4] * 6, [4] * 6, unputative=3), plan.claim("C0"), plan.rules)
     assert found.share == pytest.approx(0.5)
-    assert found.n_called == 6
+    assert found.n_called == 0
     assert found.n_malignant == 42
 
 

@@ -37,7 +37,8 @@ ALL = {"C0": "SUPPORTED", "P1": "SUPPORTED", "P2": "SUPPORTED", "P3": "SUPPORTED
         (ALL, "SUPPORTED", ()),
         (ALL | {"P1": "", "P3": ""}, "INCONCLUSIVE", ("NOT_EVALUATED",)),
         (ALL | {"P2": "NOT_SUPPORTED"}, "NOT_SUPPORTED", ()),
-        (ALL | {"P1": "", "P2": "NOT_SUPPORTED"}, "NOT_SUPPORTED", ()),
+        # that DTCs are not higher on average does not refute that some are progenitors
+        (ALL | {"P1": "", "P2": "NOT_SUPPORTED"}, "INCONCLUSIVE", ("NOT_EVALUATED",)),
         (ALL | {"C0": "LOW_N", "P2": "NOT_SUPPORTED"}, "INCONCLUSIVE", ("LOW_N", "GATE_FAILED")),
         (ALL | {"C0": "NOT_SUPPORTED"}, "INCONCLUSIVE", ("GATE_FAILED",)),
         (ALL | {"P2": "FRAGILE", "P3": "LOW_N;IMPRECISE"}, "INCONCLUSIVE", ("LOW_N", "IMPRECISE", "FRAGILE")),
