@@ -4,11 +4,10 @@ from dtcflow.logs import setup
 
 setup(snakemake.log[0], threads=snakemake.threads)
 
-from dtcflow.evidence.run import evaluate_plan
-
 from dtcflow.cells import passed_cells
 from dtcflow.contracts import read_stage, write_json, write_table
 from dtcflow.evidence.plan import load_plan
+from dtcflow.evidence.run import evaluate_plan
 from dtcflow.scores.signatures import load_panel
 
 result = evaluate_plan(

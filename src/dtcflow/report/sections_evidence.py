@@ -76,7 +76,11 @@ def _claims_table(assets: Assets) -> Table:
         Column("MDE 80 %", True, "smallest effect these patients would show with 80 % power"),
         Column("n needed", True, "patients for 80 % power at the SESOI"),
         Column("Sign agrees", True, "share of alternative analyses with the same sign"),
-        Column("Self-check", True, "false-positive rate on this study's own cells without a difference; nominal 0.05"),
+        Column(
+            "Self-check",
+            True,
+            "false positives of the test on this study's primary cells, split at random; nominal 0.05",
+        ),
     ]
     rows = []
     for row in assets.claims.itertuples(index=False):
@@ -225,8 +229,8 @@ def _main_claim(assets: Assets, pictures: Pictures) -> list[Block]:
     used = int(patients["usable"].sum())
     row = assets.claims[assets.claims["claim_id"] == MAIN_CLAIM].iloc[0]
     self_check = (
-        f"Self-check on this data set's own cells: {short(row['self_check_type1'])} of the runs without a difference "
-        "came out significant (nominal 0.05). "
+        f"Self-check of the test on this study's primary cells, split at random: {short(row['self_check_type1'])} of "
+        "the runs came out significant (nominal 0.05). "
         if not is_missing(row["self_check_type1"])
         else "The self-check for false positives was not computed in this run. "
     )

@@ -220,7 +220,7 @@ def _copy_number(get: Any, tool: Any) -> str:
         f"(at least {short_or(get('copy_number', 'min_reference_cells'), '50')} reference cells and "
         f"{short_or(get('copy_number', 'min_genes'), '2000')} placed genes, else not assessable); reference cells "
         f"were scored by {short_or(get('copy_number', 'folds'), '5')}-fold cross-fitting, so that no cell is judged "
-        f"by a null it took part in. False discovery rate {short_or(get('copy_number', 'fdr'), '0.05')}; an arm needs "
+        f"by a model it shaped. False discovery rate {short_or(get('copy_number', 'fdr'), '0.05')}; an arm needs "
         f"an absolute log ratio of at least {short_or(get('copy_number', 'min_abs_log_ratio'), '0.15')}. Windows of "
         f"the heatmap ({short_or(get('copy_number', 'window_size'), '100')} genes, step "
         f"{short_or(get('copy_number', 'step'), '10')}) come from {tool('infercnvpy')}, after the idea of "
