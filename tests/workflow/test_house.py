@@ -22,7 +22,7 @@ RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow" / "scripts").iterdir())
 
 TOP_LEVEL = {
-    *("Snakefile", "pyproject.toml", "README.md", "workflow", "config", "envs", "tests", "results"),
+    *("Snakefile", "pyproject.toml", "README.md", "workflow", "config", "docs", "envs", "tests", "results"),
     *("src", "profiles", "benchmarks", "Makefile", "requirements.lock", "LICENSE", "CITATION.cff", "CHANGELOG.md"),
     *(".snakemake-workflow-catalog.yml", ".ci", ".gitignore"),
 }

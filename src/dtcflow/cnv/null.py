@@ -58,12 +58,14 @@ class ReferenceNull:
     """Per arm: variance of the matched z (1 for a perfect model), at least 1."""
     type_squares: Mapping[str, Floats]
     """Left-out type -> squared log ratio per arm of its cells taken together, less sampling noise."""
+    few_types_prior: float = TAU_FEW_TYPES
+    """Prior SD with fewer than three types."""
 
     def tau_without(self, left_out: str | None = None) -> Floats:
         """Per arm: SD of the systematic log-ratio error of an unseen type, judged by all types but ``left_out``."""
         squares = [value for name, value in self.type_squares.items() if name != left_out]
         total = np.sum(squares, axis=0) if squares else np.zeros(len(self.inflation))
-        prior = TAU_PRIOR if len(self.type_squares) >= MIN_TYPES else TAU_FEW_TYPES
+        prior = TAU_PRIOR if len(self.type_squares) >= MIN_TYPES else self.few_types_prior
         tau = np.sqrt((total + TAU_PRIOR_WEIGHT * prior**2) / (len(squares) + TAU_PRIOR_WEIGHT))
         return np.asarray(np.maximum(tau, TAU_FLOOR))
 
@@ -84,10 +86,12 @@ def cross_fit(
     folds: int,
     seed: int,
     half: int | None = None,
+    few_types_prior: float = TAU_FEW_TYPES,
 ) -> ReferenceNull:
     """Score the reference cells by K-fold cross-fitting and by leaving whole types out.
 
-    Folds depend on cell ids and ``seed`` only. ``half`` restricts the sums to every second gene.
+    Folds depend on cell ids and ``seed`` only. ``half`` restricts the sums to every second gene; ``few_types_prior`` is
+    the SD assumed for an unseen type when fewer than three types are there to measure it.
     """
 
     def score(fitted: ArmModel, rows: npt.NDArray[np.int64]) -> ArmStatistics:
@@ -132,7 +136,7 @@ def cross_fit(
         else empty
     )
     unseen_rows = np.concatenate(rows_of) if rows_of else np.empty(0, dtype=np.int64)
-    return ReferenceNull(matched, unseen, unseen_rows, types[unseen_rows], inflation, squares)
+    return ReferenceNull(matched, unseen, unseen_rows, types[unseen_rows], inflation, squares, few_types_prior)
 
 
 def half_mask(model: ArmModel, half: int) -> npt.NDArray[np.bool_]:

@@ -40,10 +40,12 @@ class Reference:
     status: str
     """``ok``, ``no_reference`` or ``small_reference``."""
     note: str
+    by_user: bool = False
+    """Whether the user's own labels chose the cells: normal cells of the tumour's kind, as far as the user knows."""
 
     def without(self, suspect: npt.NDArray[np.bool_], *, min_cells: int) -> Reference:
         """The reference without some of its cells; types that become too small leave it."""
-        return _settle(self.rows[~suspect], self.types[~suspect], min_cells=min_cells)
+        return _settle(self.rows[~suspect], self.types[~suspect], min_cells=min_cells, by_user=self.by_user)
 
 
 def choose_reference(
@@ -94,10 +96,10 @@ def choose_reference(
         members = np.flatnonzero(eligible & (types == cell_type))
         rows.append(members[np.argsort(order[members], kind="stable")][:max_per_type])
     chosen = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
-    return _settle(chosen, types[chosen], min_cells=min_cells)
+    return _settle(chosen, types[chosen], min_cells=min_cells, by_user=key is not None)
 
 
-def _settle(rows: npt.NDArray[np.int64], types: npt.NDArray[np.object_], *, min_cells: int) -> Reference:
+def _settle(rows: npt.NDArray[np.int64], types: npt.NDArray[np.object_], *, min_cells: int, by_user: bool) -> Reference:
     """Drop types that are too small and say whether what is left is enough."""
     names, sizes = np.unique(types.astype(str), return_counts=True)
     counts = {str(name): int(n) for name, n in zip(names, sizes, strict=True) if n >= MIN_CELLS_PER_TYPE}
@@ -112,4 +114,4 @@ def _settle(rows: npt.NDArray[np.int64], types: npt.NDArray[np.object_], *, min_
     else:
         status = "ok"
         note = ", ".join(f"{name} {n}" for name, n in counts.items())
-    return Reference(rows[keep].astype(np.int64), types[keep], counts, status, note)
+    return Reference(rows[keep].astype(np.int64), types[keep], counts, status, note, by_user)

@@ -11,7 +11,15 @@ import scipy.sparse as sp
 
 from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model
 from dtcflow.cnv.clones import find_clones
-from dtcflow.cnv.null import Floats, ReferenceNull, cross_fit, half_mask, tail_p_values
+from dtcflow.cnv.null import (
+    TAU_FEW_TYPES,
+    TAU_PRIOR,
+    Floats,
+    ReferenceNull,
+    cross_fit,
+    half_mask,
+    tail_p_values,
+)
 from dtcflow.cnv.profile import (
     MIN_PROFILE_STRENGTH,
     MIN_SEEDS,
@@ -84,6 +92,7 @@ def score_cells(
             folds=folds,
             seed=seed,
             half=half,
+            few_types_prior=TAU_PRIOR if reference.by_user else TAU_FEW_TYPES,
         )
         mask = None if half is None else half_mask(model, half)
         return _with_held_out(arm_statistics(model, counts, gene_mask_in_use=mask), null, rows), null
