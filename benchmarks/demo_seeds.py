@@ -22,6 +22,7 @@ from dtcflow.provenance import code_fingerprint
 from dtcflow.simulate.study import write_study
 
 SCENARIOS = ("progenitor", "null")
+SEEDS = [1, 2, 3, 4, 5]
 RECALL = PRECISION = 0.9
 COLUMNS = (
     *("scenario", "seed", "dtc", "recall", "recall_alive", "precision", "worst_recall_alive", "false_dtc"),
@@ -106,7 +107,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "tables", help="folder of the table")
     parser.add_argument("--cores", type=int, default=1)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--keep", action="store_true", help="keep all intermediate files, not only the public outputs")
     arguments = parser.parse_args()
@@ -141,6 +142,9 @@ def main() -> int:
             if not arguments.keep:
                 for name in ("intake", "embedding", "simulated", "figures"):
                     shutil.rmtree(folder / "results" / name, ignore_errors=True)
+    whole = arguments.seeds == SEEDS and tuple(arguments.scenarios) == SCENARIOS
+    command = ["python", "benchmarks/demo_seeds.py", "--seeds", *map(str, arguments.seeds)]
+    command += ["--scenarios", *arguments.scenarios]
     if rows:
         table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
         write_pair(
@@ -148,7 +152,7 @@ def main() -> int:
             arguments.out / "demo_seeds",
             title="The simulated demo over seeds",
             notes=(sentence(table), f"Code {state} (hash of src, workflow and the shipped configuration)."),
-            command="make table-demo",
+            command=" ".join(["make table-demo"] if whole else command),
         )
         write_table(pd.concat(samples, ignore_index=True), arguments.out / "demo_seeds_samples.tsv")
         print(sentence(table))

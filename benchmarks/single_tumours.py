@@ -325,6 +325,9 @@ def main() -> int:
     except InputError as error:
         print(f"dtcflow: {error}", file=sys.stderr)
         return 2
+    command = "make single-tumours"
+    if arguments.only:
+        command = " ".join(["python benchmarks/single_tumours.py --only", *arguments.only])
     table = pd.DataFrame(rows).reindex(columns=list(SUMMARY))
     for column in ("passed_qc", "labelled_tumour", "called", "indeterminate", "false_calls", "profile_arms"):
         table[column] = table[column].astype("Int64")
@@ -336,14 +339,14 @@ def main() -> int:
             "The labels of tnbc are another tool's calls, not truth. AUC: labelled tumour cells against all other "
             "cells, reference cells scored by models they had no part in.",
         ),
-        command="make single-tumours",
+        command=command,
     )
     if arms:
         write_pair(
             pd.concat(arms, ignore_index=True),
             arguments.out / "single_tumours_arms",
             title="1p and 19q in four oligodendrogliomas (co-deleted in all, Tirosh et al. 2016)",
-            command="make single-tumours",
+            command=command,
         )
     return int(any("FAILED" in str(o) or "NOT REFUSED" in str(o) for o in table["outcome"]))
 
