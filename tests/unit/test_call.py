@@ -75,6 +75,8 @@ def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -
         # a cell that left the reference and is not of the tumour's clone
         ({"cell_type": "plasma", "is_candidate": True, "left_reference": True}, "aneuploid_only"),
         ({"cell_type": "fibroblast", "is_candidate": True, "left_reference": True} | CLONE, "malignant_confirmed"),
+        # a small reference cannot give a small p; most of the tumour's profile is reason enough not to say normal
+        ({"cell_type": "T_NK", "clone_llr": 12.0, "clone_llr_p": 0.02, "clone_fraction": 0.9}, "aneuploid_only"),
         # a clone among blood cells is no carcinoma, however strong
         ({"cell_type": "monocyte", "is_candidate": True, "left_reference": True} | CLONE, "aneuploid_only"),
         # nothing measured
