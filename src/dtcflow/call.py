@@ -133,8 +133,8 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     klass[neutral & ~coated] = "epithelial_cnv_neutral"
     beyond = assessed & (like_clone | abnormal) & ~confirmed
     klass[beyond] = "aneuploid_only"
-    # a cell with significantly more of the profile than a doublet's half is not normal, even if its p-value cannot say so
-    # (a small reference bounds p from below)
+    # a cell with significantly more of the profile than a doublet's half is not normal, even if its p-value cannot say
+    # so (a small reference bounds p from below)
     hint = assessed & (klass == "normal") & more_than_half & (cells["clone_llr"].to_numpy(dtype=float) > 0)
     klass[hint] = "aneuploid_only"
     # what a suspect shared with its type was no tumour's genome after all; what it was is open

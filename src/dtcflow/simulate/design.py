@@ -112,8 +112,8 @@ class Scenario:
     programme_log2fc: float = 0.65
     """Mean log2 fold change of those genes in a cell that runs the programme.
 
-    Moves a patient's mean score by about 1.2 SD between primary tumour cells, so that the weak patient, at a third of it,
-    does not make the spread over patients wider than the precision rule of the analysis plan allows."""
+    Moves a patient's mean score by about 1.2 SD between primary tumour cells, so that the weak patient, at a third of
+    it, does not make the spread over patients wider than the precision rule of the analysis plan allows."""
     programme_gene_sd: float = 0.4
     """SD of that fold change over genes, log2."""
     programme_patient_sd: float = 0.15
