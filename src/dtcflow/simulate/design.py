@@ -160,7 +160,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         # No biology that differs between the compartments, and every artefact that imitates it
         "null": Scenario(
             name="null",
-            library_dtc=2_000,
+            library_dtc=2_400,
             ambient_dtc=0.20,
             programme_dtc=(0.05, 0.05),
             programme_patient_sd=0.0,
