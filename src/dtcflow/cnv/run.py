@@ -22,9 +22,10 @@ from dtcflow.cnv.profile import (
     believable_profile,
     best_match,
     learn_clone,
+    profile_of,
 )
 from dtcflow.cnv.reference import choose_reference, stable_order
-from dtcflow.cnv.scoring import Scored, burden, score_against_clones, score_cells, suspect_reference
+from dtcflow.cnv.scoring import Scored, believable_clones, burden, score_against_clones, score_cells, suspect_reference
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
 from dtcflow.contracts import COUNTS, EPITHELIAL, X_CNV
 from dtcflow.qc.loss_audit import epithelial_evidence
@@ -196,11 +197,19 @@ def evidence_table(
         min_abs_log_ratio=settings["min_abs_log_ratio"],
     )
     profile, strength = believable_profile(learned)
+    compartment = cells["compartment"].to_numpy(dtype=object)
+    effect = settings["min_abs_log_ratio"]
+    # clones that lack each other's events weaken the mean profile of the tumour; one strong clone vouches for it
+    if profile is None and learned.table is not None and learned.status == "ok":
+        whole = profile_of(learned.table)
+        if np.count_nonzero(whole) >= MIN_PROFILE_ARMS and believable_clones(
+            scored, learned, compartment, effect=effect
+        ):
+            profile = whole
     empty = np.full(len(cells), np.nan)
     llr = llr_p = fraction = fraction_se = empty
     profiles = np.zeros((0, len(scored.model.arms)))
     if profile is not None:
-        compartment = cells["compartment"].to_numpy(dtype=object)
         best = score_against_clones(
             scored, learned, profile, compartment, np.where(candidate, fold, -1), effect=settings["min_abs_log_ratio"]
         )

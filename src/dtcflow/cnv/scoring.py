@@ -138,6 +138,23 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
     return suspect
 
 
+def believable_clones(
+    scored: Scored, learned: LearnedProfile, compartment: npt.NDArray[np.object_], *, effect: float
+) -> list[npt.NDArray[np.bool_]]:
+    """Members of each clone of the learned tumour whose own profile can be believed; none for a single clone."""
+    statistics, null = scored.statistics, scored.null
+    members = learned.membership > 0.5
+    clones = find_clones(statistics, members, compartment, inflation=null.inflation, min_abs_log_ratio=effect)
+    groups = [clones.label == k for k in range(clones.n_clones)] if clones.n_clones > 1 else []
+    tables = [
+        arm_table(statistics[g], inflation=null.inflation, tau=null.tau, min_abs_log_ratio=effect)
+        for g in groups
+        if g.sum() >= MIN_SEEDS
+    ]
+    groups = [g for g in groups if g.sum() >= MIN_SEEDS]
+    return [g for g, table in zip(groups, tables, strict=True) if believable(table)]
+
+
 def score_against_clones(
     scored: Scored,
     learned: LearnedProfile,
@@ -155,14 +172,11 @@ def score_against_clones(
     are is decided on all members.
     """
     statistics, null = scored.statistics, scored.null
-    members = learned.membership > 0.5
-    clones = find_clones(statistics, members, compartment, inflation=null.inflation, min_abs_log_ratio=effect)
+    groups = believable_clones(scored, learned, compartment, effect=effect)
 
     def table(rows: npt.NDArray[np.bool_]) -> pd.DataFrame:
         return arm_table(statistics[rows], inflation=null.inflation, tau=null.tau, min_abs_log_ratio=effect)
 
-    groups = [clones.label == k for k in range(clones.n_clones)] if clones.n_clones > 1 else []
-    groups = [g for g in groups if g.sum() >= MIN_SEEDS and believable(table(g))]
     profiles = np.vstack([profile, *(profile_of(table(g)) for g in groups)])
     best = best_match(profiles, statistics.full, null.inflation)
     for k in range(learned.fold_profiles.shape[0]):
