@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from dtcflow.contracts import TABLES
 from dtcflow.evidence.decide import Decision, Rule, candidate, decide, refutes, supports
 from dtcflow.evidence.identity import Identity
-from dtcflow.evidence.inference import adjust
+from dtcflow.evidence.inference import MetaAnalysis, adjust
 from dtcflow.evidence.paired import Paired
 from dtcflow.evidence.plan import GROUPS, Claim, Plan, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, smallest_p
@@ -223,6 +223,24 @@ def _coverage_rules(found: Paired) -> list[Rule]:
     return checks
 
 
+def _precision_rule(claim: Claim, fit: MetaAnalysis) -> Rule:
+    """Precision: the 90 % interval is narrow enough, or the 95 % interval lies wholly beyond the SESOI.
+
+    The rule keeps a wide interval from deciding anything. An interval that excludes every effect too small to matter
+    has decided, however wide it is: it is wide where a large effect differs between patients. This cannot raise the
+    rate of false support, for which the lower limit only has to exceed zero.
+    """
+    half = (fit.ci90_high - fit.ci90_low) / 2
+    nearest = fit.ci_low if claim.sign > 0 else -fit.ci_high
+    beyond = bool(nearest > claim.sesoi)
+    sentence = f"the 90 % interval reaches {half:.2f} to either side; at most {claim.sesoi:g} is allowed"
+    if beyond and half > claim.sesoi:
+        sentence += f", unless the 95 % interval lies wholly beyond it, which it does (from {nearest:.2f})"
+    return Rule(
+        "half-width of the 90 % interval", half, claim.sesoi, half <= claim.sesoi or beyond, "IMPRECISE", sentence
+    )
+
+
 def result_rules(found: Paired, rules: Rules, wanted: str) -> list[Rule]:
     """Rules on the result; only those that can be checked (an estimate exists)."""
     claim, fit = found.claim, found.fit
@@ -242,17 +260,7 @@ def result_rules(found: Paired, rules: Rules, wanted: str) -> list[Rule]:
                     f"include 0 or lie below {claim.sesoi:g}",
                 )
             )
-    half = (fit.ci90_high - fit.ci90_low) / 2
-    checks.append(
-        Rule(
-            "half-width of the 90 % interval",
-            half,
-            claim.sesoi,
-            half <= claim.sesoi,
-            "IMPRECISE",
-            f"the 90 % interval reaches {half:.2f} to either side; at most {claim.sesoi:g} is allowed",
-        )
-    )
+    checks.append(_precision_rule(claim, fit))
     reasons = fragile(claim, rules, wanted, fit.estimate, found.robustness)
     checks.append(
         Rule(

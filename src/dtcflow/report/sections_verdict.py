@@ -140,10 +140,12 @@ def _tiles(assets: Assets) -> list[Tile]:
     dtc = int(cells["is_dtc"].sum())
     carriers = int(cells.loc[cells["is_dtc"], "patient_id"].nunique())
     malignant = int((cells["malignant_call"] == "malignant").sum())
+    n_patients = int(cells["patient_id"].nunique())
     tiles = [
         Tile(
-            f"{cells['patient_id'].nunique():,}",
-            f"patients and donors, {plural(cells['sample_id'].nunique(), 'sample')}",
+            f"{n_patients:,}",
+            f"{'patient or donor' if n_patients == 1 else 'patients and donors'}, "
+            f"{plural(cells['sample_id'].nunique(), 'sample')}",
         ),
         Tile(f"{len(cells):,}", f"cells read, {int(cells['pass_qc'].sum()):,} passed quality control"),
         Tile(f"{malignant:,}", "cells called malignant, all compartments"),

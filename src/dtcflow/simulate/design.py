@@ -113,7 +113,7 @@ class Scenario:
     """Mean log2 fold change of those genes in a cell that runs the programme.
 
     Moves a patient's mean score by about 1.2 SD between primary tumour cells, so that the weak patient, at a third of
-    it, does not make the spread over patients wider than the precision rule of the analysis plan allows."""
+    it, does not make the spread over patients wider than the analysis plan allows for a verdict."""
     programme_gene_sd: float = 0.4
     """SD of that fold change over genes, log2."""
     programme_patient_sd: float = 0.15
