@@ -72,7 +72,7 @@ def _check(options: argparse.Namespace) -> int:
             f"no study folder {directory}",
             [Problem(str(directory), "no such folder", "a study folder", "check --directory (or run `dtcflow init`)")],
         )
-    problems = check_study(options.config, base_dir=directory)
+    problems = check_study(options.config, base_dir=directory, read=options.read)
     if options.json:
         listed = [
             {"file": p.where, "row": p.row, "key": p.key, "found": p.found, "allowed": p.allowed, "fix": p.fix}
@@ -164,6 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check configuration, sample sheet, plan and inputs without running")
     check.add_argument("--config", default="config/config.yaml", help="relative to the study folder (%(default)s)")
     check.add_argument("--directory", default=".", metavar="DIR", help="study folder (this one)")
+    check.add_argument("--read", action="store_true", help="also read every matrix, as a run would (minutes)")
     check.add_argument("--json", action="store_true", help="problems as JSON")
     check.set_defaults(run=_check)
 

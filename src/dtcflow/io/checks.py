@@ -60,24 +60,35 @@ def _check_plan(config: Mapping[str, Any], where: str, base_dir: Path) -> list[P
     return []
 
 
+def _made_here(config: Mapping[str, Any], sample: str, path: str) -> bool:
+    """Whether the ``simulate`` block makes this sample's matrix."""
+    return config["simulate"] is not None and f"simulated/matrices/{sample}.h5ad" in path
+
+
+def _in_sheet(error: DtcflowError, sheet: Path, line: int | None, column: str) -> list[Problem]:
+    """The problems of an input, at the field of the sample sheet that named it."""
+    what = error.message.rsplit(": ", 1)[-1]
+    return [
+        replace(problem, where=str(sheet), row=line, key=column, found=f"{what} ({problem.found}) in {problem.where}")
+        for problem in _problems(error)
+    ]
+
+
 def _check_inputs(samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path, base_dir: Path) -> list[Problem]:
     """Existence, format, truncation and size of every matrix, from its header."""
     problems = []
     lines: Mapping[str, int] = samples.attrs[LINES]
     for name, row in samples.iterrows():
         sample = str(name)
-        made_here = config["simulate"] is not None and f"simulated/matrices/{sample}.h5ad" in row["path"]
         for column, wanted in (("path", row["format"]), ("raw_path", "auto")):
-            if not row[column] or (column == "path" and made_here):
+            if not row[column] or (column == "path" and _made_here(config, sample, row["path"])):
                 continue
             layer = config["intake"]["layer"] if column == "path" else None
             try:
                 header = inspect_matrix(base_dir / row[column], format=wanted, layer=layer)
                 log.debug("%s: %s", sample, header)
             except InputError as error:
-                for problem in _problems(error):
-                    found = f"{problem.found} in {problem.where}"
-                    problems.append(replace(problem, where=str(sheet), row=lines.get(sample), key=column, found=found))
+                problems += _in_sheet(error, sheet, lines.get(sample), column)
         if row["cnv_profile"] and not (base_dir / row["cnv_profile"]).is_file():
             problems.append(
                 Problem(
@@ -124,8 +135,44 @@ def _check_reference(config: Mapping[str, Any], samples: pd.DataFrame, where: st
     return problems
 
 
+def _check_values(
+    samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path, base_dir: Path, skip: set[int | None]
+) -> list[Problem]:
+    """What only a whole matrix shows; samples whose header is already at fault (line in ``skip``) are left out."""
+    from dtcflow import resources
+    from dtcflow.genes import load_aliases, load_positions
+    from dtcflow.io.intake import read_sample
+
+    given = config["intake"]["gene_positions"]
+    try:
+        positions = load_positions(
+            base_dir / given if given else resources.path("gene_positions.tsv.gz"),
+            build=config["intake"]["genome_build"],
+        )
+        aliases = load_aliases()
+    except DtcflowError as error:
+        return _problems(error)
+    problems = []
+    lines: Mapping[str, int] = samples.attrs[LINES]
+    for name, row in samples.iterrows():
+        line = lines.get(str(name))
+        if line in skip or _made_here(config, str(name), row["path"]):
+            continue
+        try:
+            read_sample(
+                {"sample_id": name, **row}, config=config, positions=positions, aliases=aliases, base_dir=base_dir
+            )
+        except DtcflowError as error:
+            problems += _in_sheet(error, sheet, line, "path")
+    return problems
+
+
 def check_study(
-    config: Mapping[str, Any] | str | Path, *, base_dir: str | Path = ".", where: str | None = None
+    config: Mapping[str, Any] | str | Path,
+    *,
+    base_dir: str | Path = ".",
+    where: str | None = None,
+    read: bool = False,
 ) -> list[Problem]:
     """Return every problem that can be seen before a study runs; empty when there is none.
 
@@ -140,6 +187,8 @@ def check_study(
         Study folder: relative paths (sheet, plan, matrices, and a relative ``config``) start here.
     where
         Name of the configuration in the problems.
+    read
+        Also read every matrix as a run would, one after the other: minutes instead of seconds.
     """
     base_dir = Path(base_dir)
     if isinstance(config, str | Path):
@@ -158,4 +207,7 @@ def check_study(
     except DtcflowError as error:
         return problems + _problems(error)
     problems += _check_inputs(samples, settings, sheet, base_dir)
-    return problems + _check_reference(settings, samples, where, base_dir)
+    problems += _check_reference(settings, samples, where, base_dir)
+    if read:
+        problems += _check_values(samples, settings, sheet, base_dir, {problem.row for problem in problems})
+    return problems

@@ -16,6 +16,10 @@ from dtcflow.io.schema import CONFIG, fill_defaults, load_schema, violations
 log = logging.getLogger(__name__)
 
 
+MAX_VALUES = 100_000
+"""Values a YAML file may stand for; a configuration has some hundred."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML in which a key written twice is an error: the second would silently win."""
 
@@ -37,6 +41,38 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) 
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Number of values below a node when every alias (``*name``) is written out, at most :data:`MAX_VALUES` + 1.
+
+    A few lines of aliases of aliases stand for billions of values; an alias of itself has no end.
+    """
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = MAX_VALUES + 1  # met again before it is finished: it contains itself
+    children = node.value if isinstance(node, yaml.CollectionNode) else []
+    total = 1
+    for child in children:
+        for part in child if isinstance(child, tuple) else (child,):
+            total = min(total + _written_out(part, sizes), MAX_VALUES + 1)
+    sizes[id(node)] = total
+    return total
+
+
+def _load(text: str) -> Any:
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > MAX_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"aliases (*name) that stand for more than {MAX_VALUES:,} values", node.start_mark
+            )
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -68,7 +104,7 @@ def read_yaml(path: str | Path) -> Any:
             ],
         ) from error
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        return _load(text)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         found = getattr(error, "problem", None) or str(error).splitlines()[0]
