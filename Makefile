@@ -63,7 +63,7 @@ workflow-tests: $(READY)
 	$(BIN)/pytest tests/workflow -q
 
 integration: $(READY)
-	$(BIN)/pytest tests/integration -q -m "not slow"
+	$(BIN)/pytest tests/malformed tests/integration -q -m "not slow"
 
 validation: $(READY) ## tests on real data sets; they skip, with the reason, where the data are absent
 	$(BIN)/pytest tests -q -m validation

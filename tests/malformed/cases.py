@@ -1,7 +1,7 @@
 """What the malformed inputs are made with: a sound study, a sound matrix, and a register of ways to break them.
 
-A case is a function that breaks a study. The register holds the words that the one message must contain, and whether the
-header shows the damage (``dtcflow check``) or only the values do (``dtcflow check --read``).
+A case is a function that breaks a study. The register holds the words that the one message must contain, and whether
+the header shows the damage (``dtcflow check``) or only the values do (``dtcflow check --read``).
 """
 
 from __future__ import annotations

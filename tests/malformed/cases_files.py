@@ -280,7 +280,7 @@ def packed_h5ad(study: Study) -> None:
 
 
 def tenx(study: Study, **changes: str | None) -> None:
-    """Write a 10x folder; ``changes`` replace the text of a file (``matrix``, ``features``, ``barcodes``) or leave it out."""
+    """Write a 10x folder; ``changes`` replace the text of ``matrix``, ``features`` or ``barcodes`` (None: no file)."""
     adata = sound()
     entries = sp.coo_matrix(adata.X.T)
     lines = [f"{i + 1} {j + 1} {int(v)}" for i, j, v in zip(entries.row, entries.col, entries.data, strict=True)]
