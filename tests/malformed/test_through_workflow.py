@@ -1,4 +1,4 @@
-"""Broken samples among sound ones, through the Snakefile: all are named, none leaves a result, the sound ones are done."""
+"""Broken samples among sound ones, through the Snakefile: all are named, none leaves a result, the others are done."""
 
 from __future__ import annotations
 
