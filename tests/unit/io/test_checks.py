@@ -113,5 +113,6 @@ def test_only_headers_are_read(study, monkeypatch):
     def never(*_, **__):
         raise AssertionError("a matrix was loaded")
 
-    monkeypatch.setattr("dtcflow.io.hdf5._load", never)
+    monkeypatch.setattr("dtcflow.io.stored.SparseMatrix.load", never)
+    monkeypatch.setattr("dtcflow.io.stored.DenseMatrix.load", never)
     assert study() == []
