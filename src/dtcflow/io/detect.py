@@ -114,15 +114,17 @@ def _table_format(path: Path, start: bytes) -> str:
         for line in start.decode("utf-8-sig", errors="replace").splitlines()
         if line.strip() and not line.startswith("#")
     ]
-    if not lines or not any(mark in lines[0].strip() for mark in "\t,; "):
+    # a header of one name has no separator, where R leaves out the corner
+    if not any(mark in line.strip(" ") for line in lines[:2] for mark in "\t,; "):
         raise refuse(
             path,
             "no table",
-            f"a first line without tab, comma, semicolon or space: {(lines or [''])[0][:40]!r}",
+            f"a line without tab, comma, semicolon or space: {(lines or [''])[0][:40]!r}",
             _READS,
             "export the matrix with a header of cells or genes",
         )
-    return "csv" if "\t" not in lines[0] and any(mark in lines[0] for mark in ",;") else "tsv"
+    start_lines = "".join(lines[:2])
+    return "csv" if "\t" not in start_lines and any(mark in start_lines for mark in ",;") else "tsv"
 
 
 def _gunzip_start(path: Path) -> bytes:

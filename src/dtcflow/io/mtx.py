@@ -24,6 +24,7 @@ _BLOCK: Final = 4_000_000
 """Entries that are parsed at a time."""
 _SMALLEST_ENTRY: Final = 4
 """Bytes of the shortest entry, ``1 1`` and a line end."""
+_MOST_COMMENTS: Final = 10_000
 _LARGEST_DENSE: Final = 50_000_000
 _HEADERS: Final = frozenset(
     {"", "x", "v1", "0", "barcode", "barcodes", "cell", "cells", "cell_id", "cell_barcode", "bc_wells", "index"}
@@ -55,7 +56,9 @@ def _read_header(handle: IO[bytes], path: Path) -> _Header:
     """Read up to the first entry; refuse what is no matrix of counts, and a file too small to hold its entries."""
     first = handle.readline(4096)
     line = first
-    while line.startswith(b"%") or (line and not line.strip()):
+    for _ in range(_MOST_COMMENTS):
+        if not line.startswith(b"%") and (line.strip() or not line):
+            break
         line = handle.readline(65536)
     words = first.lower().split()
     if not first.startswith(b"%%MatrixMarket") or len(words) < 5:

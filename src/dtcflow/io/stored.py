@@ -27,6 +27,7 @@ BLOCK: Final = 8_000_000
 MAX_SIDE: Final = 2**31 - 1
 """Most cells or genes; 32-bit indices reach so far."""
 _DEEPEST: Final = 4
+_BLOSC_HEADER: Final = 16
 _CODECS: Final = frozenset(
     {"bytes", "blosc", "gzip", "zlib", "zstd", "lz4", "bz2", "lzma", "crc32", "crc32c", "adler32", "fletcher32"}
     | {"shuffle", "delta", "bitround", "packbits", "fixedscaleoffset", "astype", "transpose", "sharding_indexed"}
@@ -111,7 +112,28 @@ def _guard_zarr(array: Any, path: Path) -> int:
             "numbers, or text as anndata writes it",
             "save it again with a current anndata",
         )
+    if used[-1:] == ["blosc"]:
+        _check_blosc(array, path)
     return int(array.nbytes_stored())
+
+
+def _check_blosc(array: Any, path: Path) -> None:
+    """Refuse cut chunks: blosc does not look where its input ends, and would read foreign memory."""
+    folder = path / array.path
+    for chunk in sorted(part for part in folder.rglob("*") if part.is_file()):
+        if chunk.name in (".zarray", ".zattrs", "zarr.json"):
+            continue
+        size = chunk.stat().st_size
+        with chunk.open("rb") as handle:
+            header = handle.read(_BLOSC_HEADER)
+        if len(header) < _BLOSC_HEADER or int.from_bytes(header[12:16], "little") != size:
+            raise refuse(
+                path,
+                "truncated or damaged zarr store",
+                f"a chunk that is not as long as it says: {chunk.relative_to(path)}",
+                "complete chunks",
+                "copy the whole folder again",
+            )
 
 
 def _guard_hdf5(array: h5py.Dataset, path: Path) -> int:
@@ -229,9 +251,10 @@ class SparseMatrix:
 
     def _check_chunks(self) -> None:
         """A copy of a zarr store that lacks chunks would be read as zeros."""
+        n_rows = self.shape[0 if self.by_cells else 1]
         for array in (self.data, self.indices):
-            # indices that are all 0 are not written, which can be true of one gene only
-            if isinstance(array, zarr.Array) and (array is self.data or array.shape[0] > self.shape[0]):
+            # a chunk of zeros is not written; among indices there can be one only when no row has two entries
+            if isinstance(array, zarr.Array) and (array is self.data or array.shape[0] > n_rows):
                 absent = array.nchunks - array.nchunks_initialized
                 if absent:
                     raise refuse(
@@ -350,6 +373,7 @@ Matrix = SparseMatrix | DenseMatrix
 
 def head(matrix: Matrix, rows: Mask | None, count: int = 1000) -> sp.csr_matrix:
     """Read the first ``count`` cells (of ``rows``), enough to see that values are not counts."""
+    matrix.check()  # before anything of the announced size is made
     chosen = np.ones(matrix.shape[0], dtype=np.bool_) if rows is None else rows.copy()
     chosen[np.cumsum(chosen) > count] = False
     return matrix.load(chosen)

@@ -54,8 +54,9 @@ def _table_header(path: Path) -> tuple[list[str], int, str]:
             "a header and one row per cell or gene",
             "export it again",
         )
-    separator = max("\t,;", key=kept[0].count)
-    separator = separator if separator in kept[0] else _SPACES
+    line = kept[0] if any(mark in kept[0] for mark in "\t,;") else kept[1]
+    separator = max("\t,;", key=line.count)
+    separator = separator if separator in line else _SPACES
     header, first = (_split(line, separator) for line in kept)
     if len(header) == len(first):
         header = header[1:]  # the corner above the row names
