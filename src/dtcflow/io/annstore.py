@@ -54,7 +54,7 @@ def _columns(node: Node) -> list[str]:
     if is_array(node):
         return [name for name in (node.dtype.names or ()) if name not in ("index", "_index")]
     hidden = {_index_key(node), "__categories"}
-    return [str(name) for name in node if name not in hidden]
+    return sorted(str(name) for name in node if name not in hidden)
 
 
 def _length(node: Node) -> int:

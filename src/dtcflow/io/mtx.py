@@ -135,6 +135,8 @@ def _load(path: Path, *, cells_in_rows: bool) -> sp.csr_matrix:
         header = _read_header(handle, path)
         cells, genes = np.empty(header.entries, dtype=np.int32), np.empty(header.entries, dtype=np.int32)
         values = np.empty(header.entries, dtype=np.float32)
+        shape = (header.n_rows, header.n_columns) if cells_in_rows else (header.n_columns, header.n_rows)
+        lengths = np.zeros(shape[0], dtype=np.int64)
         filled, last, ordered = 0, 0, True
         for row, column, value in _blocks(handle, header):
             end = filled + row.size
@@ -147,13 +149,12 @@ def _load(path: Path, *, cells_in_rows: bool) -> sp.csr_matrix:
             if cell.size:
                 ordered = ordered and bool(cell[0] >= last and (np.diff(cell) >= 0).all())
                 last = int(cell[-1])
+            lengths += np.bincount(cell, minlength=lengths.size)
             cells[filled:end], genes[filled:end], values[filled:end] = cell, gene, to_float32(value)
             filled = end
     if filled != header.entries:
         raise _broken(path, f"{filled:,} of {header.entries:,} entries")
-    shape = (header.n_rows, header.n_columns) if cells_in_rows else (header.n_columns, header.n_rows)
     if ordered:
-        lengths = np.bincount(cells, minlength=shape[0])
         del cells
         matrix = sp.csr_matrix((values, genes, np.concatenate([[0], np.cumsum(lengths)])), shape=shape)
     else:

@@ -69,7 +69,8 @@ class Selection:
         chosen: npt.NDArray[np.bool_] = texts == self.value
         if not chosen.any():
             counts = Counter(texts.tolist())
-            listed = ", ".join(f"{name or '(empty)'} ({count:,} cells)" for name, count in counts.most_common(_LISTED))
+            often = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:_LISTED]
+            listed = ", ".join(f"{name or '(empty)'} ({count:,} cells)" for name, count in often)
             more = f" and {len(counts) - _LISTED:,} more" if len(counts) > _LISTED else ""
             near = suggest(self.value, counts)
             raise refuse(

@@ -94,7 +94,7 @@ def test_the_layers_of_a_loom_file(tmp_path):
 def test_a_loom_file_with_normalised_values_names_the_layer(tmp_path):
     values = write.counts_of(20)
     path = write.loom(tmp_path, np.log1p(values / values.sum(axis=1, keepdims=True) * 1e4), umi=values)
-    with pytest.raises(InputError, match="set intake.layer: umi"):
+    with pytest.raises(InputError, match=r"set intake\.layer: umi"):
         read_matrix(path)
     np.testing.assert_array_equal(read_matrix(path, layer="umi").layers["counts"].toarray(), values)
 
