@@ -293,8 +293,9 @@ def read_mtx(path: Path) -> RawMatrix:
     names = [row[1] for row in features] if two else ids
     types = [row[2] for row in features] if files.kind == "10x_mtx" and all(len(row) > 2 for row in features) else None
     has_ids = two and looks_ensembl(ids) >= 0.5
+    named_by_second = has_ids or files.kind == "10x_mtx" or files.symbols is not None
     fix = _NO_EM if files.kind in ("alevin", "kb") else None
     return RawMatrix(
-        matrix, named.barcodes, names if has_ids or files.kind == "10x_mtx" else ids,
+        matrix, named.barcodes, names if named_by_second else ids,
         gene_ids=ids if has_ids else None, feature_types=types, source=source, warnings=warnings, fraction_fix=fix,
     )  # fmt: skip

@@ -301,7 +301,7 @@ def test_categories_of_an_old_h5ad(tmp_path):
         file["uns/who_categories"] = np.array(["P1", "P2"], dtype="S")
         file["raw.X"], file["raw.var"] = values, file["var"][:]
     assert read_matrix(path, sample_column="who", sample_value="P1").n_obs == 2
-    refused(path, "P1 (2 cells), P2 (1 cells), (empty) (1 cells)", sample_column="who", sample_value="0")
+    refused(path, "P1 (2 cells), (empty) (1 cells), P2 (1 cells)", sample_column="who", sample_value="0")
 
 
 def test_what_zarr_is_not_of_anndata(tmp_path):

@@ -43,14 +43,14 @@ def text(path: Path, content: str, *, packed: bool = False) -> Path:
 def mtx(values: np.ndarray, *, cells_in_rows: bool = False, kind: str = "integer", shuffled: bool = False) -> str:
     """Matrix Market text of cells x genes ``values``, stored as genes x cells unless ``cells_in_rows``."""
     matrix = sp.coo_matrix(values if cells_in_rows else values.T)
-    rows, columns, entries = matrix.row + 1, matrix.col + 1, matrix.data
+    table = pd.DataFrame({"row": matrix.row + 1, "column": matrix.col + 1, "value": matrix.data})
     if shuffled:
-        order = np.random.default_rng(0).permutation(entries.size)
+        table = table.sample(frac=1, random_state=0)
     else:  # as the programs write it: cell after cell
-        order = np.lexsort((columns, rows) if cells_in_rows else (rows, columns))
-    lines = [f"{rows[i]} {columns[i]} {entries[i]:g}" for i in order]
-    size = f"{matrix.shape[0]} {matrix.shape[1]} {entries.size}"
-    return "\n".join([f"%%MatrixMarket matrix coordinate {kind} general", "% made here", size, *lines]) + "\n"
+        table = table.sort_values(["row", "column"] if cells_in_rows else ["column", "row"])
+    head = f"%%MatrixMarket matrix coordinate {kind} general\n% made here\n"
+    size = f"{matrix.shape[0]} {matrix.shape[1]} {len(table)}\n"
+    return head + size + table.to_csv(sep=" ", header=False, index=False, float_format="%g")
 
 
 def lines(names: list[str]) -> str:
