@@ -12,7 +12,7 @@ import pandas as pd
 
 from dtcflow.contracts import DtcflowError, InputError, Problem
 from dtcflow.io.config import load_config
-from dtcflow.io.readers import inspect_matrix
+from dtcflow.io.readers import cell_columns, inspect_matrix
 from dtcflow.io.sheet import LINES, read_samples
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,12 @@ def _check_inputs(samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path,
         for column, wanted in (("path", row["format"]), ("raw_path", "auto")):
             if not row[column] or (column == "path" and _made_here(config, sample, row["path"])):
                 continue
-            layer = config["intake"]["layer"] if column == "path" else None
+            options: dict[str, Any] = {}
+            if column == "path":
+                options = {"layer": config["intake"]["layer"], "sample_column": row["sample_column"]}
+                options["sample_value"] = row["sample_value"] or (sample if row["sample_column"] else "")
             try:
-                header = inspect_matrix(base_dir / row[column], format=wanted, layer=layer)
+                header = inspect_matrix(base_dir / row[column], format=wanted, **options)
                 log.debug("%s: %s", sample, header)
             except InputError as error:
                 problems += _in_sheet(error, sheet, lines.get(sample), column)
@@ -105,24 +108,19 @@ def _check_inputs(samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path,
 
 def _check_reference(config: Mapping[str, Any], samples: pd.DataFrame, where: str, base_dir: Path) -> list[Problem]:
     """The column that names normal cells must be in the .h5ad inputs."""
-    import h5py
-
     key = config["copy_number"]["reference_key"]
     if key is None:
         return []
     problems = []
     for sample, row in samples.iterrows():
-        path = base_dir / row["path"]
         try:
-            with h5py.File(path, "r") as file:
-                if "obs" not in file or "var" not in file:
-                    continue
-                obs = file["obs"]
-                columns = list(obs.dtype.names or ()) if isinstance(obs, h5py.Dataset) else list(obs)
-        except OSError:
-            continue  # no HDF5 file: told elsewhere, or a format without a cell table
+            columns = cell_columns(base_dir / row["path"])
+        except InputError:
+            continue  # told elsewhere
+        if columns is None:
+            continue  # a format without a cell table
         if key.removeprefix("input_") not in columns:
-            shown = ", ".join(str(name) for name in columns if name != "_index") or "no column"
+            shown = ", ".join(columns) or "no column"
             problems.append(
                 Problem(
                     where,

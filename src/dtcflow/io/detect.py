@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import h5py
+from dtcflow.io.files import broken_gzip, check_regular, is_packed, refuse, unreadable
+from dtcflow.io.folders import eds, folder_files, matrix_files
+from dtcflow.io.hdf5 import hdf5_format
+from dtcflow.io.zarr_store import MARKS, check_zarr
 
-from dtcflow.contracts import InputError, Problem
+__all__ = ["FORMATS", "MATRIX_MARKET", "TABLES", "detect_format", "refuse"]
 
-FORMATS: Final = ("h5ad", "10x_h5", "10x_mtx", "csv", "tsv")
-_READS: Final = "an .h5ad, a 10x .h5, a 10x folder, or a .csv/.tsv table (.gz or not)"
+MATRIX_MARKET: Final = ("10x_mtx", "alevin", "kb", "mtx")
+TABLES: Final = ("csv", "tsv")
+FORMATS: Final = ("h5ad", "zarr", "loom", "10x_h5", *MATRIX_MARKET, *TABLES)
+_READS: Final = (
+    "an .h5ad, a zarr store, a .loom, a 10x .h5, a folder with a Matrix Market file (10x, STARsolo, alevin-fry, kb), "
+    "or a .csv/.tsv/.txt table (.gz or not)"
+)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PEEK = 65536
 
@@ -22,6 +29,7 @@ _FOREIGN: Final = (
     (b"BZh", "a bzip2 file", "unpack it (bunzip2)"),
     (b"\xfd7zXZ", "an xz file", "unpack it (unxz)"),
     (b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it (unzstd)"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel file (.xls)", "save the table as tab-separated text"),
     (b"RDX", "an R data file", "save the counts from R as a 10x folder (Matrix::writeMM) or .h5ad"),
     (b"X\n\x00\x00", "an R data file (.rds)", "save the counts from R as a 10x folder (Matrix::writeMM) or .h5ad"),
     (b"\x93NUMPY", "a numpy array without names", "save it as .h5ad with cell and gene names"),
@@ -32,20 +40,6 @@ _FOREIGN: Final = (
     (b"\xff\xfe", "text in UTF-16", "save it as UTF-8"),
     (b"\xfe\xff", "text in UTF-16", "save it as UTF-8"),
 )
-
-
-@dataclass(frozen=True)
-class MatrixFolder:
-    """The three files of a 10x folder; ``features`` and ``barcodes`` sit beside ``matrix``."""
-
-    matrix: Path
-    features: Path
-    barcodes: Path
-
-
-def refuse(path: Path, message: str, found: str, allowed: str, fix: str) -> InputError:
-    """Return an error about one input with a single problem."""
-    return InputError(f"{path}: {message}", [Problem(str(path), found, allowed, fix)])
 
 
 def detect_format(path: Path) -> str:
@@ -59,35 +53,46 @@ def detect_format(path: Path) -> str:
     """
     try:
         if path.is_dir():
-            folder_files(path)
-            return "10x_mtx"
-        size = path.stat().st_size
+            return _folder_format(path)
+        size = check_regular(path)
         with path.open("rb") as handle:
             start = handle.read(_PEEK)
     except OSError as error:
-        reason = "a loop of symbolic links" if "Symlink loop" in str(error) or error.errno == 40 else error.strerror
-        hint = _neighbour(path)
-        raise refuse(
-            path, "no readable input", (reason or str(error)).lower(), _READS, f"check the path{hint}"
-        ) from error
+        raise unreadable(path, error, allowed=_READS, hint=_neighbour(path)) from error
     if size == 0:
         raise refuse(path, "the file is empty", "0 bytes", _READS, "copy or export the file again")
     if start.startswith(_HDF5):
-        return _hdf5_format(path)
-    if start.startswith(b"\x1f\x8b"):
-        start = gunzip_start(path)
+        return hdf5_format(path, _READS)
+    if is_packed(path):
+        start = _gunzip_start(path)
         if not start:
             raise refuse(path, "the file is empty", "0 bytes after unpacking", _READS, "export the file again")
         if start.startswith(_HDF5):
             raise refuse(path, "a packed HDF5 file", "an .h5/.h5ad inside gzip", _READS, "unpack it (gunzip)")
+    return _content_format(path, start)
+
+
+def _folder_format(path: Path) -> str:
+    if MARKS & {entry.name for entry in path.iterdir()}:
+        check_zarr(path)
+        return "zarr"
+    return folder_files(path).kind
+
+
+def _content_format(path: Path, start: bytes) -> str:
+    if start.startswith(b"PK\x03\x04") and path.name.lower().endswith(".zarr.zip"):
+        raise refuse(path, "a packed zarr store", "zarr inside zip", _READS, "unpack it, and give the folder's path")
     for magic, what, fix in _FOREIGN:
         if start.startswith(magic):
             raise refuse(path, f"this is {what}", what, _READS, fix)
+    if path.name == "quants_mat.gz":
+        raise eds(path)
+    if start[257:262] == b"ustar":
+        raise refuse(path, "this is a tar archive", "a tar archive", _READS, "unpack it (tar -xf)")
     if b"\0" in start:
         raise refuse(path, "the format is not known", f"binary data starting with {start[:8]!r}", _READS, "convert it")
     if start.startswith(b"%%MatrixMarket"):
-        matrix_files(path)
-        return "10x_mtx"
+        return matrix_files(path).kind
     return _table_format(path, start)
 
 
@@ -104,19 +109,25 @@ def _table_format(path: Path, start: bytes) -> str:
         )
     if start.lstrip()[:1] == b"<":
         raise refuse(path, "this is a web page", "HTML or XML", _READS, "download the file itself again")
-    lines = [line for line in start.decode("utf-8-sig", errors="replace").splitlines() if line[:1] != "#"]
-    if not lines or not any(mark in lines[0] for mark in "\t,;"):
+    lines = [
+        line
+        for line in start.decode("utf-8-sig", errors="replace").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    # a header of one name has no separator, where R leaves out the corner
+    if not any(mark in line.strip(" ") for line in lines[:2] for mark in "\t,; "):
         raise refuse(
             path,
             "no table",
-            f"a first line without tab, comma or semicolon: {(lines or [''])[0][:40]!r}",
+            f"a line without tab, comma, semicolon or space: {(lines or [''])[0][:40]!r}",
             _READS,
             "export the matrix with a header of cells or genes",
         )
-    return "tsv" if lines[0].count("\t") else "csv"
+    start_lines = "".join(lines[:2])
+    return "csv" if "\t" not in start_lines and any(mark in start_lines for mark in ",;") else "tsv"
 
 
-def gunzip_start(path: Path) -> bytes:
+def _gunzip_start(path: Path) -> bytes:
     """Return the first unpacked bytes of a gzip file."""
     try:
         with gzip.open(path, "rb") as handle:
@@ -125,125 +136,12 @@ def gunzip_start(path: Path) -> bytes:
         raise broken_gzip(path, error) from error
 
 
-def broken_gzip(path: Path, error: Exception) -> InputError:
-    """Return the error about a gzip file that ends early or is damaged."""
-    found = "a gzip file that ends too early" if isinstance(error, EOFError) else f"a damaged gzip file ({error})"
-    return refuse(path, "truncated or damaged gzip file", found, "a complete file", "copy or download it again")
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading; a truncated one ends in one message."""
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        text = str(error)
-        found = "a file that ends too early" if "truncated" in text or "eof" in text else f"a damaged file ({text})"
-        raise refuse(
-            path, "truncated or damaged HDF5 file", found, "a complete .h5ad or .h5", "copy or download it again"
-        ) from error
-
-
-def _hdf5_format(path: Path) -> str:
-    with open_hdf5(path) as file:
-        keys = sorted(file.keys())
-        if "obs" in keys and "var" in keys:
-            return "h5ad"
-        if "matrix" in keys and isinstance(file["matrix"], h5py.Group) and "barcodes" in file["matrix"]:
-            return "10x_h5"
-        if "row_attrs" in keys and "col_attrs" in keys:
-            raise refuse(
-                path, "this is a loom file", "loom", _READS, "convert it: anndata.io.read_loom(...).write_h5ad(...)"
-            )
-        if "mod" in keys:
-            raise refuse(
-                path,
-                "this is a MuData file",
-                f"modalities {', '.join(file['mod'])}",
-                _READS,
-                "save its RNA part as .h5ad",
-            )
-        if any(isinstance(file[key], h5py.Group) and {"barcodes", "indptr", "genes"} <= set(file[key]) for key in keys):
-            return "10x_h5"
-    raise refuse(
-        path,
-        "an HDF5 file, but no count matrix",
-        f"top-level keys {', '.join(keys) or '(none)'}",
-        _READS,
-        "convert it to .h5ad",
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# 10x folders
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def folder_files(folder: Path) -> MatrixFolder:
-    """Return the files of a 10x folder; a common prefix of the three (as GEO adds) is allowed."""
-    names = sorted(entry.name for entry in folder.iterdir())
-    found = [name for name in names if name.endswith(("matrix.mtx", "matrix.mtx.gz"))]
-    exact = [name for name in found if name in ("matrix.mtx.gz", "matrix.mtx")]
-    if exact:
-        found = exact[:1]
-    if len(found) == 1:
-        return matrix_files(folder / found[0])
-    if found:
-        raise refuse(
-            folder,
-            "several matrices in one folder",
-            ", ".join(found[:10]),
-            "one sample per path",
-            "write the path of one matrix.mtx file in each row of the sample sheet",
-        )
-    if {".zgroup", ".zattrs", "zarr.json"} & set(names):
-        raise refuse(
-            folder, "this is a zarr store", "zarr", _READS, "convert it: anndata.io.read_zarr(...).write_h5ad(...)"
-        )
-    inside = [name for name in names if (folder / name).is_dir() and any((folder / name).glob("*matrix.mtx*"))]
-    if inside:
-        raise refuse(
-            folder,
-            "no matrix in this folder" if len(inside) == 1 else "matrices of several genomes or kinds",
-            f"folders {', '.join(inside)}",
-            "a folder that holds matrix.mtx(.gz)",
-            f"write the path of the folder itself, for example {folder / inside[0]}",
-        )
-    raise refuse(
-        folder,
-        "no matrix in this folder",
-        ", ".join(names[:10]) or "an empty folder",
-        "matrix.mtx, features.tsv or genes.tsv, and barcodes.tsv (.gz or not)",
-        "write the path of the 10x folder or of a matrix file",
-    )
-
-
-def matrix_files(matrix: Path) -> MatrixFolder:
-    """Return the feature and barcode files that belong to a Matrix Market file."""
-    prefix = matrix.name.removesuffix(".gz").removesuffix("matrix.mtx")
-    if prefix == matrix.name.removesuffix(".gz"):
-        prefix = ""
-    sides = {}
-    for side, stems in (("features", ("features.tsv", "genes.tsv")), ("barcodes", ("barcodes.tsv",))):
-        options = [matrix.with_name(f"{prefix}{stem}{end}") for stem in stems for end in (".gz", "")]
-        present = [option for option in options if option.is_file()]
-        if not present:
-            raise refuse(
-                matrix.parent,
-                f"no {side} file beside {matrix.name}",
-                ", ".join(sorted(entry.name for entry in matrix.parent.iterdir())[:10]),
-                " or ".join(option.name for option in options),
-                "put the three files of the matrix into one folder",
-            )
-        sides[side] = present[0]
-    return MatrixFolder(matrix, sides["features"], sides["barcodes"])
-
-
 def _neighbour(path: Path) -> str:
     """Name what a mistyped path may have meant."""
     from dtcflow.io.schema import suggest
 
     try:
-        near = suggest(path.name, [entry.name for entry in path.parent.iterdir()])
+        near = suggest(path.name, [entry.name for entry in path.parent.iterdir() if entry.name != path.name])
     except OSError:
         above = path.parent
         while above != above.parent and not above.exists():

@@ -25,6 +25,15 @@ _HUMAN_LOWER: Final = re.compile(r"^C(?:\d+|X|Y)orf\d+")
 _SPREADSHEET: Final = re.compile(
     r"^(?:\d{1,2}-(?:Mar|Sep|Sept|Dec|Oct|Feb|Apr|Nov)|(?:Mar|Sep|Sept|Dec|Oct|Feb|Apr|Nov)-\d{1,2})$"
 )
+_READ_FIELDS: Final = (
+    "format",
+    "source",
+    "values",
+    "rounded",
+    "removed_features",
+    "n_repeated_names",
+    "selected",
+)
 _FEW_GENES: Final = 5000
 _EMPTY_DROPLET: Final = 10
 
@@ -98,7 +107,8 @@ def read_sample(
     Parameters
     ----------
     row
-        ``sample_id patient_id compartment path`` and, where the sheet has them, ``format platform batch``.
+        ``sample_id patient_id compartment path`` and, where the sheet has them, ``format platform batch sample_column
+        sample_value`` (the last defaults to the sample's id).
     config
         With the block ``intake`` (:func:`dtcflow.io.config.load_config`).
     positions, aliases
@@ -113,7 +123,7 @@ def read_sample(
         ``{sample_id}:{barcode}`` with ``sample_id patient_id compartment batch platform barcode`` and the input's own
         columns as ``input_<name>``; ``var`` as :func:`dtcflow.genes.place_genes` writes it.
     report
-        ``sample_id input format source values rounded sha256`` (per file) ``n_cells n_genes n_expressed
+        ``sample_id input format source values rounded selected sha256`` (per file) ``n_cells n_genes n_expressed
         fraction_placed n_renamed n_repeated_names removed_features placement warnings``.
 
     Raises
@@ -126,7 +136,15 @@ def read_sample(
     given = _text(row, "path")
     sample_id, platform = _text(row, "sample_id"), _text(row, "platform", "droplet")
     path = Path(base_dir) / given
-    adata = read_matrix(path, format=_text(row, "format", "auto"), layer=intake["layer"], platform=platform)
+    column = _text(row, "sample_column")
+    adata = read_matrix(
+        path,
+        format=_text(row, "format", "auto"),
+        layer=intake["layer"],
+        platform=platform,
+        sample_column=column,
+        sample_value=_text(row, "sample_value") or (sample_id if column else ""),
+    )
     done = adata.uns.pop(READ_KEY)
     originals = [str(name) for name in adata.var["original_name"]]
     check_species(originals, where=str(path))
@@ -158,7 +176,7 @@ def read_sample(
     report = {
         "sample_id": sample_id,
         "input": given,
-        **{key: done[key] for key in ("format", "source", "values", "rounded", "removed_features", "n_repeated_names")},
+        **{key: done[key] for key in _READ_FIELDS},
         "sha256": {file.name: sha256(file) for file in input_files(path)},
         "n_cells": result.n_obs,
         "n_genes": result.n_vars,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.io.detect import refuse
+from dtcflow.io.files import refuse
+from dtcflow.io.schema import suggest
 
 EXPRESSION: Final = "Gene Expression"
 ENSEMBL: Final = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
+_LISTED: Final = 20
 _GENOME_PREFIX = re.compile(r"^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)_+")
 
 
@@ -34,40 +38,78 @@ class RawMatrix:
     warnings: list[str] = field(default_factory=list)
     removed: dict[str, int] = field(default_factory=dict)
     """Features of other kinds that were split off, by kind."""
+    fraction_fix: str | None = None
+    """What to do about fractional values, where the program that wrote them is known."""
+    selected: str = ""
+    """Which cells of the file these are, when it holds several samples."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The cells of one sample in a file that holds several: those whose ``column`` of the cell table is ``value``."""
+
+    column: str
+    value: str
+
+    def check(self, columns: Sequence[str], path: Path) -> None:
+        """Refuse a column that the cell table does not have, and list what it has."""
+        if self.column not in columns:
+            near = suggest(self.column, columns)
+            raise refuse(
+                path,
+                f"no column {self.column!r} in the cell table",
+                ", ".join(columns) or "no columns",
+                "one of these",
+                f"did you mean {near!r}?" if near else "correct sample_column in the sample sheet",
+            )
+
+    def rows(self, values: Iterable[Any], path: Path) -> npt.NDArray[np.bool_]:
+        """Return which cells belong to the sample; refuse a value that no cell has, and list those they have."""
+        texts = np.array([_as_written(value) for value in values], dtype=object)
+        chosen: npt.NDArray[np.bool_] = texts == self.value
+        if not chosen.any():
+            counts = Counter(texts.tolist())
+            often = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:_LISTED]
+            listed = ", ".join(f"{name or '(empty)'} ({count:,} cells)" for name, count in often)
+            more = f" and {len(counts) - _LISTED:,} more" if len(counts) > _LISTED else ""
+            near = suggest(self.value, counts)
+            raise refuse(
+                path,
+                f"no cell with {self.value!r} in the column {self.column!r}",
+                listed + more or "no cells",
+                "one of these",
+                f"did you mean {near!r}?" if near else "correct sample_value (or sample_id) in the sample sheet",
+            )
+        return chosen
+
+    def words(self, chosen: npt.NDArray[np.bool_]) -> str:
+        """Say what was selected, for the report."""
+        return f"{int(chosen.sum()):,} of {chosen.size:,} cells: {self.column} = {self.value}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What of an input is wanted."""
+
+    layer: str | None = None
+    platform: str = "droplet"
+    selection: Selection | None = None
+
+
+def _as_written(value: Any) -> str:
+    """A value as it would be written into the sample sheet: no decimals on whole numbers, nothing for missing ones."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace").strip()
+    if value is None or value is pd.NA or value != value:
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
 
 
 def looks_ensembl(names: list[str]) -> float:
     """Share of names that are Ensembl gene ids."""
     return sum(bool(ENSEMBL.match(name)) for name in names) / len(names) if names else 0.0
-
-
-def build_sparse(
-    data: Any, indices: Any, indptr: Any, shape: tuple[int, int], *, rows: bool, path: Path
-) -> sp.csr_matrix:
-    """Build a matrix from its three arrays after checking that they fit: a damaged index would read foreign memory.
-
-    ``rows`` tells whether ``indptr`` runs over the rows of ``shape`` (CSR) or over its columns (CSC).
-    """
-    data, indices, indptr = np.asarray(data), np.asarray(indices), np.asarray(indptr)
-    if data.dtype.kind not in "iufb":
-        raise refuse(
-            path, "the matrix does not hold numbers", f"values of type {data.dtype}", "numbers", "export it again"
-        )
-    try:
-        maker = sp.csr_matrix if rows else sp.csc_matrix
-        matrix = maker((data, indices, indptr), shape=shape)
-        matrix.check_format(full_check=True)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise refuse(
-            path,
-            "the matrix is damaged",
-            f"sparse arrays that do not fit each other ({error})",
-            "a consistent matrix",
-            "export it again",
-        ) from error
-    result = sp.csr_matrix(matrix)
-    result.sum_duplicates()
-    return result
 
 
 def split_features(raw: RawMatrix) -> RawMatrix:

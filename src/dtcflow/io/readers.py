@@ -19,10 +19,15 @@ import pandas as pd
 import scipy.sparse as sp
 
 from dtcflow.contracts import COUNTS, InputError, Problem
-from dtcflow.io.detect import FORMATS, detect_format, refuse
-from dtcflow.io.hdf5 import inspect_hdf5, read_10x_h5, read_h5ad
-from dtcflow.io.raw import RawMatrix, check_genomes, looks_ensembl, split_features
-from dtcflow.io.text import inspect_10x_mtx, inspect_table, read_10x_mtx, read_table
+from dtcflow.io.annstore import annstore_columns, inspect_annstore, read_annstore
+from dtcflow.io.detect import FORMATS, MATRIX_MARKET, TABLES, detect_format
+from dtcflow.io.files import refuse
+from dtcflow.io.folders import folder_files, matrix_files
+from dtcflow.io.hdf5 import inspect_10x_h5, read_10x_h5
+from dtcflow.io.loom import inspect_loom, loom_columns, read_loom
+from dtcflow.io.mtx import inspect_mtx, read_mtx
+from dtcflow.io.raw import RawMatrix, Request, Selection, check_genomes, looks_ensembl, split_features
+from dtcflow.io.text import inspect_table, read_table
 from dtcflow.io.values import USE_PLATE, Values, classify
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,11 @@ READ_KEY: Final = "read"
 """``uns`` key under which :func:`read_matrix` says what it did."""
 INPUT_PREFIX: Final = "input_"
 """Prefix of the ``obs`` columns that an .h5ad brought along."""
+_CELL_TABLES: Final = ("h5ad", "zarr", "loom")
+"""Formats that carry a table of cells and can hold several samples and layers."""
+_BEFORE: Final = (
+    "give the matrix from before normalisation (10x: filtered_feature_bc_matrix; .h5ad: often a layer or raw)"
+)
 _ALLOWED: Final = "raw counts: whole numbers >= 0"
 
 
@@ -56,8 +66,8 @@ def _format(path: Path, wanted: str) -> str:
     if wanted not in ("auto", *FORMATS):
         raise refuse(path, "unknown format", repr(wanted), ", ".join(("auto", *FORMATS)), "use auto")
     found = detect_format(path)
-    tables = ("csv", "tsv")
-    if wanted not in ("auto", found) and not (wanted in tables and found in tables):
+    same = wanted in ("auto", found) or {wanted, found} <= set(TABLES)
+    if not same and not (wanted == "mtx" and found in MATRIX_MARKET):
         raise refuse(
             path, "the format is not the one the sample sheet names", found, wanted, f"set format to auto or {found}"
         )
@@ -65,38 +75,85 @@ def _format(path: Path, wanted: str) -> str:
 
 
 def input_files(path: str | Path) -> list[Path]:
-    """Return the files an input consists of: one, or the three of a 10x folder."""
-    from dtcflow.io.detect import folder_files, matrix_files
-
+    """Return what an input consists of: a file, the files of a Matrix Market folder, or the folder of a zarr store."""
     path = Path(path)
-    if not path.is_dir() and detect_format(path) != "10x_mtx":
+    if detect_format(path) not in MATRIX_MARKET:
         return [path]
-    files = folder_files(path) if path.is_dir() else matrix_files(path)
-    return [files.matrix, files.features, files.barcodes]
+    return (folder_files(path) if path.is_dir() else matrix_files(path)).files
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with Path(path).open("rb") as handle:
+    """Return the SHA-256 of a file, or of all files of a folder (paths and contents, sorted), in hexadecimal."""
+    path = Path(path)
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for part in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(part.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(part)))
+        return digest.hexdigest()
+    with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def inspect_matrix(path: str | Path, *, format: str = "auto", layer: str | None = None) -> Header:  # noqa: A002
-    """Check that an input exists and can be read, from its header alone.
+def _selection(path: Path, kind: str, column: str, value: str) -> Selection | None:
+    if not column and not value:
+        return None
+    if column and value and kind in _CELL_TABLES:
+        return Selection(column, value)
+    if column and value:
+        raise refuse(
+            path,
+            "no cell table to choose the cells of a sample by",
+            f"sample_column {column!r} for format {kind}",
+            f"sample_column with {', '.join(_CELL_TABLES)} only",
+            "leave sample_column empty, or give each sample a matrix of its own",
+        )
+    raise refuse(
+        path,
+        "sample_column and sample_value need each other",
+        f"sample_column {column!r}, sample_value {value!r}",
+        "both or none",
+        "fill in both",
+    )
+
+
+def inspect_matrix(
+    path: str | Path,
+    *,
+    format: str = "auto",  # noqa: A002
+    layer: str | None = None,
+    sample_column: str = "",
+    sample_value: str = "",
+) -> Header:
+    """Check that an input exists and can be read, from its headers and names; values are not read.
 
     Raises
     ------
     InputError
-        As :func:`read_matrix`, for everything that a header shows (existence, format, truncation, size).
+        As :func:`read_matrix`, for everything that a header shows (existence, format, truncation, sizes that do not
+        fit each other or the file, a column or value that the cell table does not have).
     """
     path = Path(path)
     kind = _format(path, format)
-    if kind in ("csv", "tsv"):
+    request = Request(layer, selection=_selection(path, kind, sample_column, sample_value))
+    if kind in TABLES:
         inspect_table(path)
         return Header(kind)
-    n_cells, n_genes = inspect_10x_mtx(path) if kind == "10x_mtx" else inspect_hdf5(path, kind, layer)
+    if kind in MATRIX_MARKET:
+        n_cells, n_genes = inspect_mtx(path)
+    else:
+        inspect = {"loom": inspect_loom, "10x_h5": inspect_10x_h5}.get(kind, inspect_annstore)
+        n_cells, n_genes = inspect(path, request)
     _check_size(path, n_cells, n_genes)
     return Header(kind, n_cells, n_genes)
+
+
+def cell_columns(path: str | Path) -> list[str] | None:
+    """Return the columns of an input's cell table, or None for a format without one."""
+    path = Path(path)
+    kind = detect_format(path)
+    if kind not in _CELL_TABLES:
+        return None
+    return list(loom_columns(path) if kind == "loom" else annstore_columns(path))
 
 
 def _check_size(path: Path, n_cells: int, n_genes: int) -> None:
@@ -117,21 +174,27 @@ def read_matrix(
     format: str = "auto",  # noqa: A002
     layer: str | None = None,
     platform: str = "droplet",
+    sample_column: str = "",
+    sample_value: str = "",
 ) -> ad.AnnData:
     """Read a count matrix.
 
     Parameters
     ----------
     path
-        ``.h5ad``, 10x ``.h5``, a 10x folder (or its matrix file), or a dense table; tables and folders gzip or not.
+        ``.h5ad``, zarr store, ``.loom``, 10x ``.h5``, the folder (or the matrix file) that 10x, STARsolo, alevin-fry or
+        kb wrote, any Matrix Market file beside its names, or a dense table; text gzip or not.
     format
-        ``auto`` (told from the content) or one of ``h5ad 10x_h5 10x_mtx csv tsv``, which is then checked.
+        ``auto`` (told from the content) or one of :data:`dtcflow.io.detect.FORMATS`, which is then checked.
     layer
-        Layer of an ``.h5ad`` to read. None tries ``layers["counts"]``, ``X`` and ``raw.X`` and takes the first that
-        holds counts.
+        Layer of an ``.h5ad``, zarr store or ``.loom`` to read. None tries ``layers["counts"]``, ``X`` (``matrix``) and
+        ``raw.X`` and takes the first that holds counts.
     platform
         ``droplet`` accepts whole numbers only. ``plate`` also accepts fractional estimated counts (RSEM, Salmon,
         kallisto), which are rounded to the nearest whole number.
+    sample_column, sample_value
+        Of a file that holds several samples (``.h5ad``, zarr, ``.loom``), only the cells whose ``sample_column`` is
+        ``sample_value`` are read; empty reads all.
 
     Returns
     -------
@@ -139,7 +202,8 @@ def read_matrix(
     file's own columns as ``input_<name>``; ``var`` indexed by the file's gene names with ``original_name`` and, where
     the file has Ensembl ids beside them, ``gene_ids``. A repeated gene name gets a suffix (``-1``, ``-2``): its
     counts are not added up, because the two rows are different genes. ``uns["read"]`` holds ``format``, ``source``,
-    ``values``, ``rounded``, ``removed_features``, ``n_repeated_names`` and ``warnings``.
+    ``values``, ``rounded``, ``removed_features``, ``n_repeated_names``, ``selected`` (which cells of the file,
+    empty when all) and ``warnings``.
 
     Raises
     ------
@@ -154,16 +218,16 @@ def read_matrix(
             [Problem(str(path), repr(platform), "droplet or plate", "correct the sample sheet", key="platform")],
         )
     kind = _format(path, format)
-    if layer is not None and kind != "h5ad":
+    if layer is not None and kind not in _CELL_TABLES:
         log.info("%s: intake.layer does not apply to format %s", path, kind)
-    if kind == "h5ad":
-        raw = read_h5ad(path, layer=layer, platform=platform)
-    elif kind == "10x_h5":
-        raw = read_10x_h5(path)
-    elif kind == "10x_mtx":
-        raw = read_10x_mtx(path)
-    else:
+    request = Request(layer, platform, _selection(path, kind, sample_column, sample_value))
+    if kind in MATRIX_MARKET:
+        raw = read_mtx(path)
+    elif kind in TABLES:
         raw = read_table(path, known_genes=known_genes)
+    else:
+        read = {"loom": read_loom, "10x_h5": read_10x_h5}.get(kind, read_annstore)
+        raw = read(path, request)
     return _finish(raw, path, kind, platform)
 
 
@@ -192,6 +256,7 @@ def _finish(raw: RawMatrix, path: Path, kind: str, platform: str) -> ad.AnnData:
         "rounded": rounded,
         "removed_features": dict(raw.removed),
         "n_repeated_names": n_repeated,
+        "selected": raw.selected,
         "warnings": [*raw.warnings, *values.warnings],
     }
     return adata
@@ -207,7 +272,7 @@ def _accept(raw: RawMatrix, values: Values, path: Path, platform: str) -> tuple[
             "fractional counts on platform droplet",
             f"{raw.source}: {values.words}",
             _ALLOWED,
-            USE_PLATE,
+            raw.fraction_fix or USE_PLATE,
         )
     elif values.kind != "counts":
         raise refuse(
@@ -215,11 +280,10 @@ def _accept(raw: RawMatrix, values: Values, path: Path, platform: str) -> tuple[
             "no usable counts" if values.kind in ("zero", "empty", "not_finite", "overflow") else "not raw counts",
             f"{raw.source}: {values.words}",
             _ALLOWED,
-            "give the matrix from before normalisation (10x: filtered_feature_bc_matrix; .h5ad: often a layer or raw)",
+            raw.fraction_fix if raw.fraction_fix and values.kind == "log" else _BEFORE,
         )
-    whole = raw.matrix.astype(np.float64)
-    whole.data = np.rint(whole.data)
-    counts = sp.csr_matrix(whole.astype(np.float32))
+    counts = sp.csr_matrix(raw.matrix, dtype=np.float32)
+    np.rint(counts.data, out=counts.data)
     counts.eliminate_zeros()
     counts.sort_indices()
     return counts, values.kind == "estimated"

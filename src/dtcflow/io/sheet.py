@@ -161,13 +161,12 @@ def _number(text: str) -> Any:
 
 
 def _check_unique(rows: list[tuple[int, dict[str, Any]]], where: str, base_dir: Path | None) -> list[Problem]:
-    """Ids that occur twice or differ only by case, and matrices that two samples share."""
+    """Ids that occur twice or differ only by case, and matrices that two samples share without being told apart."""
     problems = []
     samples: dict[str, tuple[int, str, str]] = {}
     patients: dict[str, tuple[int, str]] = {}
-    paths: dict[str, tuple[int, str]] = {}
     for number, row in rows:
-        sample, patient, path = row.get("sample_id", ""), row.get("patient_id", ""), row.get("path", "")
+        sample, patient = row.get("sample_id", ""), row.get("patient_id", "")
         if sample:
             first = samples.setdefault(sample.casefold(), (number, sample, patient))
             if first[0] != number:
@@ -196,19 +195,55 @@ def _check_unique(rows: list[tuple[int, dict[str, Any]]], where: str, base_dir: 
                         key="patient_id",
                     )
                 )
-        if path:
-            where_from = paths.setdefault(_canonical(path, base_dir), (number, sample))
-            if where_from[0] != number:
-                problems.append(
-                    Problem(
-                        where,
-                        f"{path!r}, also in row {where_from[0]} (sample {where_from[1]!r})",
-                        "each matrix once",
-                        "give each sample its own matrix",
-                        row=number,
-                        key="path",
-                    )
+    return problems + _check_paths(rows, where, base_dir)
+
+
+def _check_paths(rows: list[tuple[int, dict[str, Any]]], where: str, base_dir: Path | None) -> list[Problem]:
+    """Matrices that two samples share: allowed only when one column tells their cells apart."""
+    problems = []
+    firsts: dict[str, tuple[int, dict[str, Any]]] = {}
+    taken: dict[tuple[str, str], tuple[int, str]] = {}
+    for number, row in rows:
+        path, sample = row.get("path", ""), row.get("sample_id", "")
+        column, value = row.get("sample_column", ""), row.get("sample_value", "")
+        if value and not column:
+            found = f"{value!r} without sample_column"
+            fix = "fill in sample_column"
+            problems.append(Problem(where, found, "both, or neither", fix, row=number, key="sample_value"))
+        if not path:
+            continue
+        file = _canonical(path, base_dir)
+        first, other = firsts.setdefault(file, (number, row))
+        if first != number and not (column and other.get("sample_column", "")):
+            problems.append(
+                Problem(
+                    where,
+                    f"{path!r}, also in row {first} (sample {other.get('sample_id', '')!r})",
+                    "each matrix once",
+                    "give each sample its own matrix; if one file holds several samples, name the column of its cell "
+                    "table that tells them apart in sample_column of each row",
+                    row=number,
+                    key="path",
                 )
+            )
+        elif column != other.get("sample_column", ""):
+            problems.append(
+                Problem(
+                    where,
+                    f"{column!r} for {path!r}, but {other['sample_column']!r} in row {first}",
+                    "one column for all samples of a file: two could share cells",
+                    "write the same sample_column in all rows of this path",
+                    row=number,
+                    key="sample_column",
+                )
+            )
+        elif column:
+            value = value or sample
+            before = taken.setdefault((file, value), (number, sample))
+            if before[0] != number:
+                found = f"{value!r}, also in row {before[0]} (sample {before[1]!r})"
+                fix = "give each sample its own value of sample_column"
+                problems.append(Problem(where, found, "each value of a file once", fix, row=number, key="sample_value"))
     return problems
 
 

@@ -17,9 +17,9 @@ def study(tmp_path, write_h5ad, counts):
     for name in ("one.h5ad", "two.h5ad"):
         write_h5ad(counts, name=name, obs=pd.DataFrame({"kind": list("abcdef")}))
 
-    def write(rows=None, **settings):
+    def write(rows=None, head=HEAD, **settings):
         rows = rows or ["A\tP1\tmarrow\tone.h5ad\t\t\t", "B\tP1\tprimary\ttwo.h5ad\t\t\t"]
-        (tmp_path / "config" / "samples.tsv").write_text(HEAD + "\n".join(rows) + "\n")
+        (tmp_path / "config" / "samples.tsv").write_text(head + "\n".join(rows) + "\n")
         path = tmp_path / "config" / "config.yaml"
         path.write_text(yaml.safe_dump(settings))
         return check_study("config/config.yaml", base_dir=tmp_path)
@@ -113,5 +113,16 @@ def test_only_headers_are_read(study, monkeypatch):
     def never(*_, **__):
         raise AssertionError("a matrix was loaded")
 
-    monkeypatch.setattr("dtcflow.io.hdf5._load", never)
+    monkeypatch.setattr("dtcflow.io.stored.SparseMatrix.load", never)
+    monkeypatch.setattr("dtcflow.io.stored.DenseMatrix.load", never)
     assert study() == []
+
+
+def test_samples_of_one_file_are_looked_for(study, tmp_path):
+    head = HEAD.rstrip("\n") + "\tsample_column\tsample_value\n"
+    rows = ["A\tP1\tmarrow\tone.h5ad\t\t\t\tkind\ta", "B\tP1\tprimary\tone.h5ad\t\t\t\tkind\tb"]
+    assert study(rows, head=head) == []
+    rows = ["A\tP1\tmarrow\tone.h5ad\t\t\t\tkind\t", "B\tP1\tprimary\tone.h5ad\t\t\t\tkind\tz"]
+    problems = study(rows, head=head)
+    assert found(problems) == [("samples.tsv", 3, "path"), ("samples.tsv", 4, "path")]
+    assert "a (1 cells), b (1 cells)" in problems[0].found

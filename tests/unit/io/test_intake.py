@@ -151,3 +151,25 @@ def test_the_result_does_not_depend_on_the_order_of_cells(take, write_h5ad, coun
     two = two[one.obs_names].copy()
     np.testing.assert_array_equal(one.layers["counts"].toarray(), two.layers["counts"].toarray())
     pd.testing.assert_frame_equal(one.var, two.var)
+
+
+def test_one_sample_of_a_file_that_holds_several(take, write_h5ad, counts):
+    write_h5ad(counts, obs=pd.DataFrame({"donor": ["S1", "S2", "S1", "S2", "S1", "x"]}))
+    adata, report = take("a b.h5ad", sample_column="donor", sample_value="")
+    np.testing.assert_array_equal(adata.layers["counts"].toarray(), counts[[0, 2, 4]])
+    assert list(adata.obs["input_donor"]) == ["S1"] * 3
+    assert report["selected"] == "3 of 6 cells: donor = S1"
+    two, _ = take("a b.h5ad", sample_column="donor", sample_value="S2")
+    np.testing.assert_array_equal(two.layers["counts"].toarray(), counts[[1, 3]])
+    assert take("a b.h5ad")[1]["selected"] == ""
+
+
+def test_a_zarr_store_is_hashed_as_a_whole(take, tmp_path, counts):
+    import anndata as ad
+
+    path = tmp_path / "s.zarr"
+    ad.AnnData(counts, obs=pd.DataFrame(index=list("abcdef")), var=pd.DataFrame(index=GENES)).write_zarr(path)
+    _, report = take(path)
+    assert report["sha256"] == {"s.zarr": sha256(path)}
+    (path / "new").touch()
+    assert report["sha256"] != {"s.zarr": sha256(path)}

@@ -97,7 +97,7 @@ def test_a_table_larger_than_a_block(tmp_path, counts, monkeypatch):
 
 
 def test_a_dense_h5ad_larger_than_a_block(write_h5ad, counts, monkeypatch):
-    monkeypatch.setattr("dtcflow.io.hdf5._DENSE_BLOCK", 16)
+    monkeypatch.setattr("dtcflow.io.stored.BLOCK", 16)
     same(read_matrix(write_h5ad(counts)), counts)
 
 
@@ -446,7 +446,7 @@ def test_damaged_entries_of_an_h5ad(write_h5ad, counts):
 def test_a_format_that_is_not_the_named_one(write_h5ad, counts):
     path = write_h5ad(counts)
     refused(path, "the format is not the one", "set format to auto or h5ad", format="10x_h5")
-    refused(path, "unknown format", format="loom")
+    refused(path, "unknown format", format="xlsx")
     refused(path, "unknown platform", platform="nanopore")
 
 

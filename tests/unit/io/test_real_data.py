@@ -1,5 +1,6 @@
 """Intake of the real data sets that lie beside the project."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,11 @@ from dtcflow.io.readers import inspect_matrix, read_matrix
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 pytestmark = pytest.mark.validation
+
+
+spec = importlib.util.spec_from_file_location("writers", Path(__file__).with_name("writers.py"))
+write = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(write)
 
 
 def real(name: str) -> Path:
@@ -68,3 +74,24 @@ def test_estimated_counts_are_for_plates():
     assert adata.shape == (184, 10338)
     assert np.array_equal(counts.data, np.rint(counts.data))
     assert adata.uns["read"]["rounded"]
+
+
+@pytest.mark.parametrize("sample", ["sample1", "sample2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("h5ad, CSC in a layer", "h5ad, raw", "zarr 2, CSR", "zarr 3, dense", "loom", "10x h5, generation 3"),
+        *("STARsolo", "alevin-fry, three parts", "kb", "mtx from R", "tsv.gz", "txt from R"),
+    ],
+)
+def test_a_real_10x_folder_in_every_other_format(sample, name, tmp_path, monkeypatch):
+    first = read_matrix(real(f"breast_normal_10x_scdeconr/{sample}"))
+    genes = list(first.var["original_name"])
+    monkeypatch.setattr(write, "GENES", genes)
+    monkeypatch.setattr(write, "IDS", list(first.var.get("gene_ids", genes)))
+    monkeypatch.setattr(write, "names_of", lambda _: list(first.obs_names))
+    values = first.layers["counts"].toarray()
+    again = read_matrix(write.WRITERS[name][0](tmp_path, values))
+    np.testing.assert_array_equal(again.layers["counts"].toarray(), values)
+    assert list(again.obs_names) == list(first.obs_names)
+    assert list(again.var["original_name"]) in (genes, write.IDS)

@@ -188,3 +188,37 @@ def test_any_content_is_read_or_refused_with_reasons(tmp_path, content):
     else:
         assert frame.index.is_unique
         assert (frame["path"] != "").all()
+
+
+COLUMN_HEAD = f"{HEAD}\tsample_column\tsample_value"
+
+
+def test_samples_of_one_file(sheet):
+    rows = "A\tP1\tmarrow\tall.h5ad\tdonor\t\nB\tP1\tprimary\t./all.h5ad\tdonor\tD2\nC\tP2\tmarrow\tc.h5ad\t\t\n"
+    frame = sheet(f"{COLUMN_HEAD}\n{rows}")
+    assert list(frame["sample_column"]) == ["donor", "donor", ""]
+    assert list(frame["sample_value"]) == ["", "D2", ""]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "key", "words"),
+    [
+        ("\t", "\t", "path", "name the column of its cell table"),
+        ("donor\t", "\t", "path", "also in row 2 (sample 'A')"),
+        ("\t", "donor\t", "path", "also in row 2 (sample 'A')"),
+        ("donor\t", "lane\t", "sample_column", "'lane' for 'all.h5ad', but 'donor' in row 2"),
+        ("donor\tD", "donor\tD", "sample_value", "'D', also in row 2 (sample 'A')"),
+        ("donor\tB", "donor\t", "sample_value", "'B', also in row 2 (sample 'A')"),
+    ],
+)
+def test_samples_of_one_file_that_are_not_told_apart(refused, first, second, key, words):
+    rows = f"A\tP1\tmarrow\tall.h5ad\t{first}\nB\tP1\tprimary\tall.h5ad\t{second}\n"
+    problems = refused(f"{COLUMN_HEAD}\n{rows}")
+    assert [(row, at) for row, at, _ in problems] == [(3, key)]
+    assert words in problems[0][2]
+
+
+def test_a_value_without_a_column(refused):
+    problems = refused(f"{COLUMN_HEAD}\nA\tP1\tmarrow\ta.h5ad\t\tD2\n")
+    assert [(row, key) for row, key, _ in problems] == [(2, "sample_value")]
+    assert "without sample_column" in problems[0][2]
