@@ -109,7 +109,7 @@ def _is_whole(matrix: sp.csr_matrix) -> bool:
 
 
 def _log_words(matrix: sp.csr_matrix, largest: float) -> str:
-    """Name the scale whose inverse gives whole numbers, equal totals, or multiples of a size factor, if there is one."""
+    """Name the scale whose inverse gives whole numbers, equal totals, or multiples of a size factor, if any."""
     some = _some_cells(matrix)
     for name, inverse in _INVERSES:
         undone = _undone(some, inverse)
@@ -167,7 +167,7 @@ def _left_out(matrix: sp.csr_matrix) -> str:
 
 
 def _pairs_counted_twice(matrix: sp.csr_matrix) -> bool:
-    """Whether most values of most cells are even with 2 the most frequent: full-length reads, both of a pair counted."""
+    """Whether most values of most cells are even, 2 the most frequent: both reads of each pair were counted."""
     some = _some_cells(matrix)
     shares = []
     for start, stop in zip(some.indptr[:-1], some.indptr[1:], strict=True):
