@@ -139,7 +139,7 @@ def read_matrix(
     file's own columns as ``input_<name>``; ``var`` indexed by the file's gene names with ``original_name`` and, where
     the file has Ensembl ids beside them, ``gene_ids``. A repeated gene name gets a suffix (``-1``, ``-2``): its
     counts are not added up, because the two rows are different genes. ``uns["read"]`` holds ``format``, ``source``,
-    ``values``, ``rounded``, ``removed_features``, ``n_repeated_names`` and ``warnings``.
+    ``values``, ``rounded``, ``removed_features``, ``n_repeated_names``, ``genomes`` and ``warnings``.
 
     Raises
     ------
@@ -192,6 +192,7 @@ def _finish(raw: RawMatrix, path: Path, kind: str, platform: str) -> ad.AnnData:
         "rounded": rounded,
         "removed_features": dict(raw.removed),
         "n_repeated_names": n_repeated,
+        "genomes": sorted(set(raw.genomes or ()) - {""}),
         "warnings": [*raw.warnings, *values.warnings],
     }
     return adata
