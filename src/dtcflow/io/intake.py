@@ -16,6 +16,7 @@ from dtcflow.contracts import COUNTS
 from dtcflow.genes import check_placement, gene_mask, place_genes, placement_report
 from dtcflow.io.names import OTHER_BUILD, check_species, chosen_genes, find_mangled, is_grch37, is_number
 from dtcflow.io.readers import READ_KEY, input_files, read_matrix, sha256
+from dtcflow.io.sex import call_sex
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,9 @@ def read_sample(
         columns as ``input_<name>``; ``var`` as :func:`dtcflow.genes.place_genes` writes it.
     report
         ``sample_id input format source values rounded sha256`` (per file) ``n_cells n_genes n_expressed
-        fraction_placed n_renamed n_mangled_names n_recovered_names n_repeated_names removed_features placement
-        warnings``. ``n_renamed`` counts genes whose superseded symbol was mapped to the current one.
+        fraction_placed n_renamed n_mangled_names n_recovered_names n_repeated_names removed_features sex placement
+        warnings``. ``n_renamed`` counts genes whose superseded symbol was mapped to the current one; ``sex`` is that
+        of :func:`dtcflow.io.sex.call_sex`.
 
     Raises
     ------
@@ -143,6 +145,7 @@ def read_sample(
         "n_renamed": int(var["renamed"].sum()),
         "n_mangled_names": mangled.total,
         "n_recovered_names": len(mangled.recovered),
+        "sex": call_sex(counts, list(var["symbol"])),
         "placement": placement,
         "warnings": warnings,
     }
