@@ -9,7 +9,8 @@ from typing import Any, Final
 import pandas as pd
 
 from dtcflow.contracts import DtcflowError, InputError, Problem
-from dtcflow.genes import load_aliases, load_positions, looks_like_hg19
+from dtcflow.genes import load_aliases, load_positions, share_shifted
+from dtcflow.genes.positions import MIN_SHARED
 from dtcflow.io.headers import read_gene_names
 from dtcflow.io.names import (
     KNOWN_GENES,
@@ -37,7 +38,8 @@ def _own_names(config: Mapping[str, Any], base_dir: Path) -> tuple[frozenset[str
     except DtcflowError as error:
         return frozenset(), list(error.problems)
     problems = []
-    if looks_like_hg19(positions) != (build != "GRCh38"):
+    share, n_compared = share_shifted(positions)
+    if n_compared >= MIN_SHARED and (share > 0.5) != (build != "GRCh38"):
         other = "GRCh37" if build == "GRCh38" else "GRCh38"
         problems.append(
             Problem(
