@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,30 +80,47 @@ def check_names(
     """
     own, problems = _own_names(config, base_dir)
     minimum = min(KNOWN_GENES, float(config["intake"]["min_placed_fraction"]))
-    aliases = load_aliases() if formats else None
+    # the samples of a cohort share their list of genes as a rule: each list is judged once
+    judged: dict[tuple[str, ...], tuple[list[Problem], list[str]]] = {}
     said: dict[str, list[str]] = {}
     rows = _rows(samples)
     for sample, kind in formats.items():
         path = base_dir / rows[sample]["path"]
         try:
             genes = read_gene_names(path, kind)
-            if genes is None or not genes.names:
-                continue
-            check_species(genes.names, where=str(path))
-            check_known(genes.names, where=str(path), minimum=minimum, more=own)
         except InputError as error:
-            problems += [
-                Problem(str(sheet), f"{p.found} in {p.where}", p.allowed, p.fix, row=lines.get(sample), key="path")
-                for p in error.problems
-            ]
+            problems += _in_sheet(error.problems, sheet, lines.get(sample), path)
             continue
-        found = find_mangled(genes.names, aliases).warnings() if aliases is not None else []
-        if genes.complete and (chosen := chosen_genes(current_symbols(genes.names))):
-            found.append(chosen)
-        found += [f"annotated on {name}: {OTHER_BUILD}" for name in genes.genomes if is_grch37(name)]
-        for sentence in found:
+        if genes is None or not genes.names:
+            continue
+        names = tuple(genes.names)
+        if names not in judged:
+            judged[names] = _judge(names, minimum, own, complete=genes.complete)
+        wrong, found = judged[names]
+        problems += _in_sheet(wrong, sheet, lines.get(sample), path)
+        found = [*found, *(f"annotated on {name}: {OTHER_BUILD}" for name in genes.genomes if is_grch37(name))]
+        for sentence in found if not wrong else ():
             said.setdefault(sentence, []).append(sample)
     return problems, [f"{_listed(names)}: {sentence}" for sentence, names in said.items()]
+
+
+def _judge(
+    names: Sequence[str], minimum: float, own: Collection[str], *, complete: bool
+) -> tuple[list[Problem], list[str]]:
+    """What is wrong with a list of gene names, and what is odd about it."""
+    try:
+        check_species(names, where="")
+        check_known(names, where="", minimum=minimum, more=own)
+    except InputError as error:
+        return list(error.problems), []
+    found = find_mangled(names, load_aliases()).warnings()
+    if complete and (chosen := chosen_genes(current_symbols(names))):
+        found.append(chosen)
+    return [], found
+
+
+def _in_sheet(problems: Iterable[Problem], sheet: Path, row: int | None, path: Path) -> list[Problem]:
+    return [Problem(str(sheet), f"{p.found} in {path}", p.allowed, p.fix, row=row, key="path") for p in problems]
 
 
 def _rows(samples: pd.DataFrame) -> dict[str, dict[Any, Any]]:

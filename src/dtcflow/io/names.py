@@ -329,8 +329,10 @@ def find_mangled(names: Sequence[str], aliases: pd.DataFrame) -> Mangled:
     aliases
         From :func:`dtcflow.genes.load_aliases`.
     """
-    dates = {name: date for name in dict.fromkeys(names) if (date := _date(name)) is not None}
-    numbers = tuple(name for name in dict.fromkeys(names) if is_number(name))
+    known = known_names()
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    dates = {name: date for name in unknown if (date := _date(name)) is not None}
+    numbers = tuple(name for name in unknown if is_number(name))
     if not dates:
         return Mangled({}, {}, numbers)
     target = dict(zip(aliases["alias"], aliases["symbol"], strict=True))
