@@ -64,7 +64,7 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from dtcflow.io.checks import check_study
+    from dtcflow.io.checks import examine_study
 
     directory = Path(options.directory)
     if not directory.is_dir():
@@ -72,13 +72,14 @@ def _check(options: argparse.Namespace) -> int:
             f"no study folder {directory}",
             [Problem(str(directory), "no such folder", "a study folder", "check --directory (or run `dtcflow init`)")],
         )
-    problems = check_study(options.config, base_dir=directory, read=options.read)
+    findings = examine_study(options.config, base_dir=directory, read=options.read)
+    problems = findings.problems
     if options.json:
         listed = [
             {"file": p.where, "row": p.row, "key": p.key, "found": p.found, "allowed": p.allowed, "fix": p.fix}
             for p in problems
         ]
-        _say(json.dumps({"ok": not problems, "problems": listed}, indent=2))
+        _say(json.dumps({"ok": not problems, "problems": listed, "warnings": findings.warnings}, indent=2))
     elif problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         _say(f"{count} in {directory / options.config}\n")
@@ -90,6 +91,8 @@ def _check(options: argparse.Namespace) -> int:
         sheet = directory / load_config(directory / options.config)["samples"]
         samples = read_samples(sheet, base_dir=directory)
         _say(f"no problem found: {len(samples)} samples of {samples['patient_id'].nunique()} patients")
+    for warning in findings.warnings if not options.json else ():
+        _say(f"\nwarning: {warning}")
     return EXIT_PROBLEM if problems else EXIT_OK
 
 
@@ -165,7 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--config", default="config/config.yaml", help="relative to the study folder (%(default)s)")
     check.add_argument("--directory", default=".", metavar="DIR", help="study folder (this one)")
     check.add_argument("--read", action="store_true", help="also read every matrix, as a run would (minutes)")
-    check.add_argument("--json", action="store_true", help="problems as JSON")
+    check.add_argument("--json", action="store_true", help="problems and warnings as JSON")
     check.set_defaults(run=_check)
 
     simulate = commands.add_parser("simulate", help="write a simulated cohort with a known truth as a study folder")

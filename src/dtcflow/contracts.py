@@ -249,9 +249,27 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
         "depth_correlation",
         "status",
     ),
+    # a cell each: nucleotides of its barcode, hash of its genes and counts
+    "fingerprints": ("barcode", "content", "n_counts", "n_genes"),
+    # a finding each
+    "identity": (
+        *(
+            "finding",
+            "severity",
+            "sample_id",
+            "patient_id",
+            "other_sample_id",
+            "other_patient_id",
+            "n_cells",
+            "n_other",
+        ),
+        *("n_shared", "expected_shared", "correlation", "detail", "advice"),
+    ),
 }
 
 TABLE_MAKERS: Final = {
+    "fingerprints": "read_sample",
+    "identity": "check_identities",
     "cells": "assemble_cohort",
     "qc_cells": "qc_sample",
     "annotation": "annotate_cells",
@@ -271,6 +289,7 @@ TEXT_COLUMNS: Final = frozenset(
         *("cell_id", "sample_id", "patient_id", "compartment", "qc_reasons", "cell_type", "malignant_call", "clone_id"),
         *("call_reasons", "lineage", "runner_up", "cell_type_source", "cnv_status", "malignant_class", "arm", "state"),
         *("status", "gains", "losses", "stage", "reason", "evidence", "claim_id", "title", "role", "verdict", "codes"),
+        *("barcode", "content", "finding", "severity", "other_sample_id", "other_patient_id", "detail", "advice"),
         *("unit", "contrast", "primary_signature", "analysis", "signature", "batch", "gene", "symbol", "gene_id"),
     }
 )

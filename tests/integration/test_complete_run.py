@@ -16,10 +16,12 @@ from dtcflow.contracts import CODES, TABLES, VERDICTS, check_stage, read_table
 PUBLIC = (
     *("cohort.h5ad", "cells.tsv.gz", "qc/loss_audit.tsv", "cnv/arms.tsv", "cnv/clones.tsv", "cnv/tree.nwk"),
     *("evidence/claims.tsv", "evidence/patients.tsv", "evidence/verdict.json", "report.html", "provenance.json"),
+    "intake/identity.tsv",
 )
 PUBLIC_TABLES = {
     "cells.tsv.gz": "cells",
     "qc/loss_audit.tsv": "loss_audit",
+    "intake/identity.tsv": "identity",
     "cnv/arms.tsv": "arms",
     "cnv/clones.tsv": "clones",
     "evidence/claims.tsv": "claims",

@@ -63,11 +63,14 @@ def test_check_lists_everything(tmp_path, capsys):
     out = capsys.readouterr().out
     header = next(line for line in out.splitlines() if line.startswith("file"))
     assert header.split() == ["file", "row", "column/key", "found", "allowed", "fix"]
-    assert "3 problems" in out
+    assert "5 problems" in out
     assert cli.main(["check", "--directory", str(tmp_path), "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is False
-    assert [(p["row"], p["key"]) for p in told["problems"]] == [(None, "claims"), (2, "compartment"), (3, "sample_id")]
+    assert [(p["row"], p["key"]) for p in told["problems"]] == [
+        *((None, "claims"), (2, "compartment"), (3, "sample_id")),
+        *((2, "path"), (3, "path")),
+    ]
     assert all(p["file"] and p["found"] and p["allowed"] and p["fix"] for p in told["problems"])
 
 
@@ -77,9 +80,12 @@ def test_a_good_study_is_said_to_be_good(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("x,ACTB,EPCAM\nc1,1,2\n")
     capsys.readouterr()
     assert cli.main(["check", "--directory", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "no problem found: 1 samples of 1 patients\n"
+    out = capsys.readouterr().out
+    assert out.startswith("no problem found: 1 samples of 1 patients\n")
+    assert "warning: A: only 2 genes" in out
     assert cli.main(["check", "--directory", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["problems"], len(told["warnings"])) == (True, [], 1)
 
 
 def test_the_shipped_configuration_is_good(capsys):

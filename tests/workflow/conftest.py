@@ -29,7 +29,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         for row in sheet_rows(folder / "config" / "samples.tsv"):
             matrix = folder / row["path"]
             matrix.parent.mkdir(parents=True, exist_ok=True)
-            matrix.write_text("barcode,EPCAM,KRT8,PTPRC\nA,4,2,0\nB,0,0,3\n")
+            matrix.write_text(f"barcode,EPCAM,KRT8,PTPRC\nA,4,2,0\nB,0,0,3\n{row['sample_id']},1,0,0\n")
         return folder
 
     return make

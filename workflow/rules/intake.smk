@@ -34,6 +34,7 @@ rule read_sample:
     output:
         matrix="<results>/intake/{sample}.h5ad",
         report="<results>/intake/{sample}.json",
+        fingerprints="<results>/intake/{sample}.cells.tsv.gz",
     log:
         "<logs>/read_sample/{sample}.log",
     benchmark:
@@ -50,6 +51,35 @@ rule read_sample:
             **SAMPLES.loc[wildcards.sample].dropna().to_dict(),
         },
         config={"intake": config["intake"]},
-        code=code_fingerprint("dtcflow.io.intake"),
+        code=code_fingerprint("dtcflow.io.intake", "dtcflow.io.fingerprints"),
     script:
         "../scripts/read_sample.py"
+
+
+rule check_identities:
+    # swapped, mixed and repeated samples: warnings, never a reason to stop
+    input:
+        reports=of_cohort("<results>/intake/{sample}.json"),
+        fingerprints=of_cohort("<results>/intake/{sample}.cells.tsv.gz"),
+    output:
+        findings=report(
+            "<results>/intake/identity.tsv",
+            caption="../report/identity.rst",
+            category="Cells",
+            labels={"table": "identity of samples"},
+        ),
+    log:
+        "<logs>/check_identities.log",
+    benchmark:
+        "<benchmarks>/check_identities.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000, factor=60),
+        runtime=minutes(10),
+    params:
+        samples={sample: {"patient_id": row["patient_id"], "sex": row["sex"]} for sample, row in SAMPLES.iterrows()},
+        code=code_fingerprint("dtcflow.io.identities"),
+    script:
+        "../scripts/check_identities.py"

@@ -77,6 +77,7 @@ rule write_report:
         arms="<results>/cnv/arms.tsv",
         clones="<results>/cnv/clones.tsv",
         loss_audit="<results>/qc/loss_audit.tsv",
+        identity="<results>/intake/identity.tsv",
         signature_coverage="<results>/scores/signatures.tsv",
         stability="<results>/embedding/stability.tsv",
         embedding="<results>/cohort.h5ad",

@@ -4,8 +4,9 @@ from dtcflow.logs import setup
 
 setup(snakemake.log[0], threads=snakemake.threads)
 
-from dtcflow.contracts import write_json, write_stage
+from dtcflow.contracts import COUNTS, write_json, write_stage, write_table
 from dtcflow.genes import load_aliases, load_positions
+from dtcflow.io.fingerprints import cell_fingerprints
 from dtcflow.io.intake import read_sample
 
 adata, report = read_sample(
@@ -16,3 +17,5 @@ adata, report = read_sample(
 )
 write_stage(adata, snakemake.output.matrix, "intake")
 write_json(snakemake.output.report, report)
+prints = cell_fingerprints(adata.layers[COUNTS], adata.var["symbol"], adata.obs["barcode"])
+write_table(prints, snakemake.output.fingerprints, "fingerprints")

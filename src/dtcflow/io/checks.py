@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dtcflow.contracts import DtcflowError, InputError, Problem
-from dtcflow.io.config import load_config
+from dtcflow.io.config import load_config, read_yaml
+from dtcflow.io.header_checks import check_copies, check_names
 from dtcflow.io.readers import cell_columns, inspect_matrix
-from dtcflow.io.sheet import LINES, read_samples
+from dtcflow.io.sheet import LINES, loose_samples, read_samples
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,12 @@ def _in_sheet(error: DtcflowError, sheet: Path, line: int | None, column: str) -
     ]
 
 
-def _check_inputs(samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path, base_dir: Path) -> list[Problem]:
-    """Existence, format, truncation and size of every matrix, from its header."""
+def _check_inputs(
+    samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path, base_dir: Path
+) -> tuple[list[Problem], list[str]]:
+    """Existence, format, truncation, size, gene names and copies of every matrix, from its header."""
     problems = []
+    formats: dict[str, str] = {}
     lines: Mapping[str, int] = samples.attrs[LINES]
     for name, row in samples.iterrows():
         sample = str(name)
@@ -90,6 +94,8 @@ def _check_inputs(samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path,
             try:
                 header = inspect_matrix(base_dir / row[column], format=wanted, **options)
                 log.debug("%s: %s", sample, header)
+                if column == "path":
+                    formats[sample] = header.format
             except InputError as error:
                 problems += _in_sheet(error, sheet, lines.get(sample), column)
         if row["cnv_profile"] and not (base_dir / row["cnv_profile"]).is_file():
@@ -103,7 +109,9 @@ def _check_inputs(samples: pd.DataFrame, config: Mapping[str, Any], sheet: Path,
                     key="cnv_profile",
                 )
             )
-    return problems
+    named, warnings = check_names(samples, formats, config=config, sheet=sheet, lines=lines, base_dir=base_dir)
+    problems += named + check_copies(samples, formats, sheet=sheet, lines=lines, base_dir=base_dir)
+    return problems, warnings
 
 
 def _check_reference(config: Mapping[str, Any], samples: pd.DataFrame, where: str, base_dir: Path) -> list[Problem]:
@@ -165,6 +173,16 @@ def _check_values(
     return problems
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a look at a study before its run found."""
+
+    problems: list[Problem]
+    """What must be corrected; the study cannot run with any."""
+    warnings: list[str]
+    """What the study can run with, and better had not."""
+
+
 def check_study(
     config: Mapping[str, Any] | str | Path,
     *,
@@ -174,8 +192,23 @@ def check_study(
 ) -> list[Problem]:
     """Return every problem that can be seen before a study runs; empty when there is none.
 
-    Only headers of matrices are read, so that a study of many samples takes seconds. Matrices that the ``simulate``
-    block makes are not looked for.
+    Parameters are those of :func:`examine_study`.
+    """
+    return examine_study(config, base_dir=base_dir, where=where, read=read).problems
+
+
+def examine_study(
+    config: Mapping[str, Any] | str | Path,
+    *,
+    base_dir: str | Path = ".",
+    where: str | None = None,
+    read: bool = False,
+) -> Findings:
+    """Look at everything that can be seen before a study runs.
+
+    Only headers of matrices are read, so that a study of many samples takes seconds. All problems of configuration,
+    plan, sheet and inputs come at once: inputs are looked at even when rows of the sheet or the configuration are
+    wrong, as far as these can be read. Matrices that the ``simulate`` block makes are not looked for.
 
     Parameters
     ----------
@@ -194,18 +227,43 @@ def check_study(
         config = base_dir / config
     else:
         where = where or "config"
+    problems: list[Problem] = []
     try:
         settings = load_config(config, where=where)
     except DtcflowError as error:
-        return _problems(error)
-    problems = _check_files(settings, where, base_dir) + _check_plan(settings, where, base_dir)
+        problems += _problems(error)
+        loose = _loose_settings(config)
+        if loose is None:
+            return Findings(problems, [])
+        settings = loose
+    problems += _check_files(settings, where, base_dir) + _check_plan(settings, where, base_dir)
     sheet = base_dir / settings["samples"]
     try:
         samples = read_samples(sheet, base_dir=base_dir)
     except DtcflowError as error:
-        return problems + _problems(error)
-    problems += _check_inputs(samples, settings, sheet, base_dir)
-    problems += _check_reference(settings, samples, where, base_dir)
+        problems += _problems(error)
+        readable = loose_samples(sheet)
+        if readable is None:
+            return Findings(problems, [])
+        samples = readable
+    found, warnings = _check_inputs(samples, settings, sheet, base_dir)
+    problems += found + _check_reference(settings, samples, where, base_dir)
     if read:
         problems += _check_values(samples, settings, sheet, base_dir, {problem.row for problem in problems})
-    return problems
+    return Findings(problems, warnings)
+
+
+def _loose_settings(config: Mapping[str, Any] | str | Path) -> dict[str, Any] | None:
+    """The defaults with what a wrong configuration says of sheet, plan and simulation; None when it cannot be read."""
+    try:
+        values = read_yaml(config) if isinstance(config, str | Path) else config
+        if not isinstance(values, Mapping):
+            return None
+        kept: dict[str, Any] = {
+            key: values[key] for key in ("samples", "claims") if isinstance(values.get(key), str) and values[key]
+        }
+        if values.get("simulate") is not None:
+            kept["simulate"] = {}
+        return load_config(kept)
+    except DtcflowError:
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +12,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.contracts import COUNTS, InputError, Problem
+from dtcflow.contracts import COUNTS
 from dtcflow.genes import check_placement, gene_mask, place_genes, placement_report
+from dtcflow.io.names import OTHER_BUILD, check_species, chosen_genes, find_mangled, is_grch37, is_number
 from dtcflow.io.readers import READ_KEY, input_files, read_matrix, sha256
+from dtcflow.io.sex import call_sex
 
 log = logging.getLogger(__name__)
 
-_MOUSE_SYMBOL: Final = re.compile(r"^(?:[A-Z][a-z]+[0-9a-z.-]*|mt-[A-Z]\w+)$")
-_MOUSE_ID: Final = re.compile(r"^ENSMUSG\d+")
-_HUMAN_LOWER: Final = re.compile(r"^C(?:\d+|X|Y)orf\d+")
-_SPREADSHEET: Final = re.compile(
-    r"^(?:\d{1,2}-(?:Mar|Sep|Sept|Dec|Oct|Feb|Apr|Nov)|(?:Mar|Sep|Sept|Dec|Oct|Feb|Apr|Nov)-\d{1,2})$"
-)
 _READ_FIELDS: Final = (
     "format",
     "source",
@@ -34,7 +29,6 @@ _READ_FIELDS: Final = (
     "n_repeated_names",
     "selected",
 )
-_FEW_GENES: Final = 5000
 _EMPTY_DROPLET: Final = 10
 
 
@@ -43,52 +37,25 @@ def _text(row: Mapping[str, Any], key: str, default: str = "") -> str:
     return default if value is None or value != value else str(value)
 
 
-def check_species(names: list[str], *, where: str) -> None:
-    """Refuse the gene names of a mouse: ``Actb``, ``mt-Nd1``, ``ENSMUSG...``.
-
-    Raises
-    ------
-    InputError
-        When most names are written as mouse genes are, or a third are mouse Ensembl ids.
-    """
-    mouse_ids = [name for name in names if _MOUSE_ID.match(name)]
-    mouse_names = [name for name in names if _MOUSE_SYMBOL.match(name) and not _HUMAN_LOWER.match(name)]
-    found = mouse_ids if 3 * len(mouse_ids) >= len(names) else mouse_names if 2 * len(mouse_names) > len(names) else []
-    if found:
-        raise InputError(
-            f"{where}: mouse genes",
-            [
-                Problem(
-                    where,
-                    f"{len(found):,} of {len(names):,} genes are named as in the mouse, for example "
-                    + ", ".join(found[:3]),
-                    "human genes (ACTB, GAPDH, ENSG...)",
-                    "give human data; of a xenograft, only the human cells and genes",
-                    key="genes",
-                )
-            ],
-        )
-
-
-def _warnings(counts: sp.csr_matrix, var: pd.DataFrame, originals: list[str], platform: str) -> list[str]:
+def _warnings(counts: sp.csr_matrix, var: pd.DataFrame, barcodes: list[str], platform: str) -> list[str]:
     """What a user should know about a sample that is nevertheless usable."""
     found = []
     if not gene_mask(var["symbol"], "mito").any():
         found.append("no mitochondrial genes: pct_mt stays empty and no cell is judged by it")
-    mangled = [name for name in originals if _SPREADSHEET.match(name)]
+    mangled = [name for name in barcodes if is_number(name)]
     if mangled:
-        found.append(f"{len(mangled)} gene names were turned into dates by a spreadsheet, for example {mangled[0]}")
+        found.append(
+            f"{len(mangled):,} barcodes were turned into numbers by a spreadsheet, for example {mangled[0]}; they stay "
+            "as they are"
+        )
     totals = np.asarray(counts.sum(axis=1)).ravel()
     if platform == "droplet" and counts.shape[0] > 20_000 and float(np.median(totals)) < _EMPTY_DROPLET:
         found.append(
             f"half of the {counts.shape[0]:,} barcodes have fewer than {_EMPTY_DROPLET} counts: this may be the "
             "unfiltered matrix; give the filtered one"
         )
-    if counts.shape[1] < _FEW_GENES:
-        found.append(
-            f"only {counts.shape[1]:,} genes: a targeted panel, or already cut to variable genes; "
-            "copy number may not be assessable"
-        )
+    if chosen := chosen_genes(list(var["symbol"])):
+        found.append(chosen)
     if n_zero := int((totals == 0).sum()):
         found.append(f"{n_zero:,} cells without any count")
     return found
@@ -124,13 +91,16 @@ def read_sample(
         columns as ``input_<name>``; ``var`` as :func:`dtcflow.genes.place_genes` writes it.
     report
         ``sample_id input format source values rounded selected sha256`` (per file) ``n_cells n_genes n_expressed
-        fraction_placed n_renamed n_repeated_names removed_features placement warnings``.
+        fraction_placed n_renamed n_mangled_names n_recovered_names n_repeated_names removed_features sex placement
+        warnings``. ``n_renamed`` counts genes whose superseded symbol was mapped to the current one; ``sex`` is that
+        of :func:`dtcflow.io.sex.call_sex`.
 
     Raises
     ------
     InputError
-        As :func:`dtcflow.io.readers.read_matrix`; also for mouse genes, and when fewer expressed genes than
-        ``intake.min_placed_fraction`` have a position or the positions are of another genome build than was said.
+        As :func:`dtcflow.io.readers.read_matrix`; also for genes of another species or a mixture, and when fewer
+        expressed genes than ``intake.min_placed_fraction`` have a position or the positions are of another genome
+        build than was said.
     """
     intake = config["intake"]
     given = _text(row, "path")
@@ -148,9 +118,16 @@ def read_sample(
     done = adata.uns.pop(READ_KEY)
     originals = [str(name) for name in adata.var["original_name"]]
     check_species(originals, where=str(path))
+    # an Ensembl id beside a mangled name says which gene it is
+    ids = adata.var["gene_ids"] if "gene_ids" in adata.var else [""] * adata.n_vars
+    has_id = [str(value).startswith("ENSG") for value in ids]
+    mangled = find_mangled([name for name, known in zip(originals, has_id, strict=True) if not known], aliases)
     # places are looked up by the names as they were in the file, not by the suffixed ones
-    named = adata.var.drop(columns="original_name").set_axis(pd.Index(originals, dtype=object), axis=0)
+    names = [mangled.recovered.get(name, name) for name in originals]
+    named = adata.var.drop(columns="original_name").set_axis(pd.Index(names, dtype=object), axis=0)
     var = place_genes(named, positions, aliases)
+    var["renamed"] |= np.array([name in mangled.recovered for name in originals], dtype=np.bool_)
+    var["original_name"] = originals
     counts = adata.layers[COUNTS]
     placement = placement_report(var, counts, build=intake["genome_build"])
     check_placement(placement, minimum=intake["min_placed_fraction"], where=str(path))
@@ -170,7 +147,8 @@ def read_sample(
     obs["barcode"] = pd.Series(list(barcodes), index=cell_ids, dtype=object)
     obs = pd.concat([obs, adata.obs.set_axis(cell_ids, axis=0)], axis=1)
     result = ad.AnnData(obs=obs, var=var, layers={COUNTS: counts})
-    warnings = [*done["warnings"], *_warnings(counts, var, originals, platform)]
+    warnings = [*done["warnings"], *mangled.warnings(), *_warnings(counts, var, list(barcodes), platform)]
+    warnings += [f"annotated on {genome}: {OTHER_BUILD}" for genome in done.get("genomes", ()) if is_grch37(genome)]
     for warning in warnings:
         log.warning("%s (%s): %s", sample_id, given, warning)
     report = {
@@ -182,7 +160,10 @@ def read_sample(
         "n_genes": result.n_vars,
         "n_expressed": placement["n_expressed"],
         "fraction_placed": placement["fraction_placed"],
-        "n_renamed": placement["n_renamed"],
+        "n_renamed": int(var["renamed"].sum()),
+        "n_mangled_names": mangled.total,
+        "n_recovered_names": len(mangled.recovered),
+        "sex": call_sex(counts, list(var["symbol"])),
         "placement": placement,
         "warnings": warnings,
     }

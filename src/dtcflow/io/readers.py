@@ -202,8 +202,8 @@ def read_matrix(
     file's own columns as ``input_<name>``; ``var`` indexed by the file's gene names with ``original_name`` and, where
     the file has Ensembl ids beside them, ``gene_ids``. A repeated gene name gets a suffix (``-1``, ``-2``): its
     counts are not added up, because the two rows are different genes. ``uns["read"]`` holds ``format``, ``source``,
-    ``values``, ``rounded``, ``removed_features``, ``n_repeated_names``, ``selected`` (which cells of the file,
-    empty when all) and ``warnings``.
+    ``values``, ``rounded``, ``removed_features``, ``n_repeated_names``, ``genomes``, ``selected`` (which cells of the
+    file, empty when all) and ``warnings``.
 
     Raises
     ------
@@ -257,6 +257,7 @@ def _finish(raw: RawMatrix, path: Path, kind: str, platform: str) -> ad.AnnData:
         "removed_features": dict(raw.removed),
         "n_repeated_names": n_repeated,
         "selected": raw.selected,
+        "genomes": sorted(set(raw.genomes or ()) - {""}),
         "warnings": [*raw.warnings, *values.warnings],
     }
     return adata

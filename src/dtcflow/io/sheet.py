@@ -363,6 +363,40 @@ def read_samples(path: str | Path, *, base_dir: str | Path | None = None) -> pd.
     return frame
 
 
+def loose_samples(path: str | Path) -> pd.DataFrame | None:
+    """Return the rows of a sheet that :func:`read_samples` refuses, as far as their inputs can be looked at.
+
+    Rows with a path, under their sample id or, where it is empty or used twice, the number of their row. Numbers are
+    left empty and values that are not allowed take their default. None when the sheet cannot be read at all.
+    """
+    schema = load_schema(SAMPLES)
+    try:
+        header, raw_rows, _ = _split(_read_text(Path(path)), Path(path))
+    except InputError:
+        return None
+    if "path" not in header:
+        return None
+    rows: list[dict[str, Any]] = []
+    lines: dict[str, int] = {}
+    for number, fields in raw_rows:
+        named = _values(dict(zip(header, fields, strict=False)), schema)
+        if not named.get("path"):
+            continue
+        kept = {
+            name: value
+            for name, value in named.items()
+            if name not in schema["properties"]
+            or not (_is_number(leaf := schema["properties"][name]) or value not in leaf.get("enum", (value,)))
+        }
+        sample = str(named.get("sample_id", ""))
+        kept["sample_id"] = sample if sample and sample not in lines else f"row {number}"
+        lines[kept["sample_id"]] = number
+        rows.append(kept)
+    frame = _frame(rows, header, schema, str(path))
+    frame.attrs[LINES] = lines
+    return frame
+
+
 def _reworded(problem: Problem, row: Mapping[str, Any]) -> Problem:
     """Say it in the words of a sheet: a field is empty, not null or left out."""
     if problem.key and row.get(problem.key) == "":

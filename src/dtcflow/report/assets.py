@@ -56,6 +56,7 @@ class Assets:
     arms: pd.DataFrame | None = None
     clones: pd.DataFrame | None = None
     loss_audit: pd.DataFrame | None = None
+    identity: pd.DataFrame | None = None
     signature_coverage: pd.DataFrame | None = None
     stability: pd.DataFrame | None = None
     cnv_cells: pd.DataFrame | None = None
@@ -97,6 +98,7 @@ def load(inputs: ReportInputs) -> Assets:
         arms=table(inputs.arms, "arms"),
         clones=table(inputs.clones, "clones"),
         loss_audit=table(inputs.loss_audit, "loss_audit"),
+        identity=table(inputs.identity, "identity"),
         signature_coverage=table(inputs.signature_coverage, "signature_coverage"),
         stability=table(inputs.stability),
         cnv_cells=pd.concat(cnv_cells, ignore_index=True) if cnv_cells else None,

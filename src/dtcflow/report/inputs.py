@@ -34,6 +34,8 @@ class ReportInputs:
         ``cnv/arms.tsv``, ``cnv/clones.tsv``.
     loss_audit
         ``qc/loss_audit.tsv``.
+    identity
+        ``intake/identity.tsv`` (swapped, mixed and repeated samples).
     signature_coverage
         ``scores/signatures.tsv``.
     stability
@@ -60,6 +62,7 @@ class ReportInputs:
     arms: Path | None = None
     clones: Path | None = None
     loss_audit: Path | None = None
+    identity: Path | None = None
     signature_coverage: Path | None = None
     stability: Path | None = None
     embedding: Path | None = None

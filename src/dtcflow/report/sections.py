@@ -37,6 +37,7 @@ from dtcflow.report.page import (
 )
 from dtcflow.report.page import text as shown
 from dtcflow.report.pictures import Pictures
+from dtcflow.report.sections_intake import identity_blocks, intake_blocks, listed
 
 MAX_LOSS_ROWS: Final = 40
 MAX_SAMPLE_ROWS: Final = 300
@@ -110,6 +111,7 @@ def cohort_section(assets: Assets) -> Section:
         )
     if n_patients == 1:
         blocks.append(Paragraph("One patient: nothing here can be generalised, whatever the number of cells.", "warn"))
+    blocks += identity_blocks(assets)
     return Section("cohort", "Cohort", blocks)
 
 
@@ -151,7 +153,7 @@ def qc_section(assets: Assets, pictures: Pictures) -> Section:
     warnings = [
         f"{shown(sample, 60)}: {shown(warning)}"
         for sample, summary in assets.qc_summaries.items()
-        for warning in _listed(summary.get("warnings"))
+        for warning in listed(summary.get("warnings"))
     ]
     if not assets.qc_summaries:
         blocks.append(Paragraph("Summaries of quality control are not part of this run.", "missing"))
@@ -163,12 +165,6 @@ def qc_section(assets: Assets, pictures: Pictures) -> Section:
     if thresholds is not None:
         blocks.append(Details("Limits in each sample", [thresholds]))
     return Section("qc", "Quality control", blocks)
-
-
-def _listed(value: Any) -> list[str]:
-    if is_missing(value) if not isinstance(value, list | tuple) else not value:
-        return []
-    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
 
 
 def _thresholds(assets: Assets) -> Table | None:
@@ -356,7 +352,7 @@ def methods_section(assets: Assets) -> Section:
     versions = _versions(assets.provenance)
     blocks: list[Block] = [Heading("Methods text")]
     blocks += [Paragraph(paragraph) for paragraph in text.methods(assets.config, versions)]
-    blocks += _intake(assets)
+    blocks += intake_blocks(assets)
     parameters = [[words(key, tone="strong"), words(_plain(value), limit=300)] for key, value in _flat(assets.config)]
     blocks.append(
         Details(
@@ -396,54 +392,6 @@ def methods_section(assets: Assets) -> Section:
             )
         )
     return Section("methods", "How this was made", blocks)
-
-
-def _intake(assets: Assets) -> list[Block]:
-    blocks: list[Block] = [Heading("Inputs")]
-    if not assets.intake_reports:
-        return [*blocks, Paragraph("Intake reports are not part of this run.", "missing")]
-    rows, warnings = [], []
-    for sample, report in assets.intake_reports.items():
-        digests = report.get("sha256")
-        hashes = digests if isinstance(digests, Mapping) else {"": digests} if isinstance(digests, str) else {}
-        names = "; ".join(f"{name} {digest}".strip() for name, digest in sorted(hashes.items()))
-        first = next((str(hashes[name]) for name in sorted(hashes)), "")
-        rows.append(
-            [
-                words(sample, tone="strong"),
-                words(report.get("input")),
-                words(report.get("format")),
-                words(report.get("values")),
-                num(count(report.get("n_cells"))),
-                num(count(report.get("n_genes"))),
-                num(percent(report.get("fraction_placed"), 1)),
-                Cell(
-                    f"{shown(first, 12)}{f' and {len(hashes) - 1} more' if len(hashes) > 1 else ''}", hint=shown(names)
-                ),
-            ]
-        )
-        warnings += [f"{shown(sample, 60)}: {shown(item)}" for item in _listed(report.get("warnings"))]
-    blocks.append(
-        Table(
-            f"Count matrices as they were read (n = {len(rows):,}).",
-            [
-                Column("Sample"),
-                Column("File"),
-                Column("Format"),
-                Column("Values"),
-                Column("Cells", True),
-                Column("Genes", True),
-                Column("Placed", True, "share of expressed genes with a position on the genome"),
-                Column("SHA-256", hint="first 12 characters; whole hashes are in the record below"),
-            ],
-            rows[:MAX_SAMPLE_ROWS],
-        )
-    )
-    if warnings:
-        blocks += [Heading("Warnings from intake"), Bullets(warnings)]
-    else:
-        blocks.append(Paragraph("Intake had no warnings."))
-    return blocks
 
 
 def _versions(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -1,10 +1,13 @@
+import gzip
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from dtcflow.io.checks import check_study
+from dtcflow.io.checks import check_study, examine_study
 from dtcflow.study import init_study
 
 HEAD = "# mine\nsample_id\tpatient_id\tcompartment\tpath\traw_path\tcnv_profile\tformat\n"
@@ -14,8 +17,8 @@ HEAD = "# mine\nsample_id\tpatient_id\tcompartment\tpath\traw_path\tcnv_profile\
 def study(tmp_path, write_h5ad, counts):
     """A study folder with two good samples; the rows and settings can be changed."""
     init_study(tmp_path)
-    for name in ("one.h5ad", "two.h5ad"):
-        write_h5ad(counts, name=name, obs=pd.DataFrame({"kind": list("abcdef")}))
+    for name, values in (("one.h5ad", counts), ("two.h5ad", counts + 1)):
+        write_h5ad(values, name=name, obs=pd.DataFrame({"kind": list("abcdef")}))
 
     def write(rows=None, head=HEAD, **settings):
         rows = rows or ["A\tP1\tmarrow\tone.h5ad\t\t\t", "B\tP1\tprimary\ttwo.h5ad\t\t\t"]
@@ -126,3 +129,114 @@ def test_samples_of_one_file_are_looked_for(study, tmp_path):
     problems = study(rows, head=head)
     assert found(problems) == [("samples.tsv", 3, "path"), ("samples.tsv", 4, "path")]
     assert "a (1 cells), b (1 cells)" in problems[0].found
+
+
+# ------------------------------------------------------------------------------------ everything at once, and identity
+
+
+def test_a_wrong_sheet_does_not_hide_missing_inputs(study):
+    problems = study(
+        [
+            "A\tP1\tmarow\tone.h5ad\t\t\t",
+            "A\tP1\tprimary\tgone.h5ad\t\tno.seg\t",
+            "B\tP 2\tmarrow\ttwo.h5ad\tno_raw.h5\t\tloom5",
+        ]
+    )
+    assert sorted(found(problems)) == [
+        *(("samples.tsv", 3, "compartment"), ("samples.tsv", 4, "cnv_profile"), ("samples.tsv", 4, "path")),
+        *(("samples.tsv", 4, "sample_id"), ("samples.tsv", 5, "format"), ("samples.tsv", 5, "patient_id")),
+        ("samples.tsv", 5, "raw_path"),
+    ]
+
+
+def test_a_wrong_configuration_does_not_hide_a_wrong_sheet(study):
+    problems = study(["A\tP1\tmarow\tone.h5ad\t\t\t", "B\tP1\tmarrow\tgone.h5ad\t\t\t"], sead=1, claims="none.yaml")
+    assert [problem.key for problem in problems] == ["sead", "claims", "compartment", "path"]
+
+
+def test_a_configuration_that_is_no_yaml_is_the_only_thing_told(study, tmp_path):
+    study()
+    (tmp_path / "config" / "config.yaml").write_text("a: [1\nb: }")
+    assert len(check_study("config/config.yaml", base_dir=tmp_path)) == 1
+
+
+def test_one_file_under_two_names_is_refused(study, tmp_path):
+    shutil.copy(tmp_path / "one.h5ad", tmp_path / "copy.h5ad")
+    (problem,) = study(["A\tP1\tmarrow\tone.h5ad\t\t\t", "B\tP2\tmarrow\tcopy.h5ad\t\t\t"])
+    assert (problem.row, problem.key) == (4, "path")
+    assert "the same file as 'one.h5ad' of sample 'A' in row 3" in problem.found
+    assert "copied under a wrong name" in problem.fix
+
+
+def test_a_copied_10x_folder_is_refused(study, tmp_path, write_10x_folder, counts):
+    folder = write_10x_folder(counts)
+    shutil.copytree(folder, tmp_path / "again")
+    (problem,) = study([f"A\tP1\tmarrow\t{folder.name}\t\t\t", "B\tP2\tmarrow\tagain\t\t\t"])
+    assert "the same file" in problem.found
+    (tmp_path / "again" / "barcodes.tsv.gz").write_bytes(gzip.compress("".join(f"C{i}\n" for i in range(6)).encode()))
+    assert study([f"A\tP1\tmarrow\t{folder.name}\t\t\t", "B\tP2\tmarrow\tagain\t\t\t"]) == []
+
+
+def test_files_are_hashed_only_when_they_look_alike(study, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("a file was read as a whole")
+
+    monkeypatch.setattr("dtcflow.io.header_checks.sha256", never)
+    assert study() == []
+
+
+MOUSE = ["Actb", "Gapdh", "Krt8", "Krt18", "Epcam", "mt-Co1", "Cd3e", "Ptprc"]
+
+
+def test_mouse_unknown_and_mixed_genes_are_told_before_the_run(study, write_h5ad, write_10x_folder, counts):
+    write_h5ad(counts, name="mouse.h5ad", genes=MOUSE)
+    write_h5ad(counts, name="numbers.h5ad", genes=[str(i) for i in range(8)])
+    write_h5ad(counts, name="transcripts.h5ad", genes=[f"ENST{i:011d}" for i in range(8)])
+    write_h5ad(
+        np.ones((6, 60)),
+        name="mixed.h5ad",
+        genes=[f"GRCh38_G{i}" for i in range(30)] + [f"mm10___G{i}" for i in range(30)],
+    )
+    folder = write_10x_folder(counts, name="rats", genes=[f"ENSRNOG{i:011d}" for i in range(8)])
+    (folder / "features.tsv.gz").write_bytes(gzip.compress("".join(f"ENSRNOG{i:011d}\n" for i in range(8)).encode()))
+    problems = study(
+        [
+            "A\tP1\tmarrow\tmouse.h5ad\t\t\t",
+            "B\tP2\tmarrow\tnumbers.h5ad\t\t\t",
+            "C\tP3\tmarrow\ttranscripts.h5ad\t\t\t",
+            "D\tP4\tmarrow\tmixed.h5ad\t\t\t",
+            "E\tP5\tmarrow\trats\t\t\t",
+        ]
+    )
+    assert found(problems) == [("samples.tsv", row, "path") for row in (3, 4, 5, 6, 7)]
+    for problem, words in zip(
+        problems,
+        (
+            *("8 of 8 genes are named as in the mouse", "0.0% of 8 gene names are known", "sum them up to genes"),
+            *("30 human genes and 30 mouse genes", "8 of 8 genes are named as in the rat"),
+        ),
+        strict=True,
+    ):
+        assert words in str(problem)
+
+
+def test_positions_of_another_build_are_told(study, tmp_path):
+    from dtcflow.genes import load_positions
+
+    own = load_positions().iloc[:2000].assign(start=lambda t: t["start"] + 200_000, end=lambda t: t["end"] + 200_000)
+    own[["symbol", "chromosome", "start", "end"]].to_csv(tmp_path / "own.tsv", sep="\t", index=False)
+    (problem,) = study(intake={"gene_positions": "own.tsv"})
+    assert "genes at the places of GRCh37, while intake.genome_build is GRCh38" in problem.found
+    assert study(intake={"gene_positions": "own.tsv", "genome_build": "GRCh37"}) == []
+
+
+def test_what_a_study_can_run_with_is_a_warning(study, write_h5ad, counts, tmp_path):
+    study()
+    write_h5ad(counts, name="one.h5ad", genes=["ACTB", "GAPDH", "KRT8", "KRT18", "EPCAM", "1-Mar", "7-Mar", "PTPRC"])
+    findings = examine_study("config/config.yaml", base_dir=tmp_path)
+    assert findings.problems == []
+    text = "\n".join(findings.warnings)
+    assert "A: 1 gene name turned into dates by a spreadsheet could be recovered" in text
+    assert "for example 7-Mar = MARCHF7" in text
+    assert "1-Mar (MARCHF1 or MTARC1)" in text
+    assert "only 8 genes: a targeted panel" in text

@@ -110,6 +110,8 @@ def test_what_a_user_should_know_is_in_the_report(take, write_h5ad, counts):
     assert adata.n_obs == 6
     for words in ("no mitochondrial genes", "dates by a spreadsheet", "1 cells without any count", "only 8 genes"):
         assert words in text
+    assert (report["n_mangled_names"], report["n_recovered_names"], report["n_renamed"]) == (1, 0, 0)
+    assert report["sex"]["call"] == "not_assessable"
     assert "no mitochondrial genes" not in " ".join(take(write_h5ad(counts))[1]["warnings"])
 
 
@@ -173,3 +175,60 @@ def test_a_zarr_store_is_hashed_as_a_whole(take, tmp_path, counts):
     assert report["sha256"] == {"s.zarr": sha256(path)}
     (path / "new").touch()
     assert report["sha256"] != {"s.zarr": sha256(path)}
+
+
+def test_a_date_that_only_one_gene_gives_is_placed_and_counted(take, write_h5ad, counts):
+    adata, report = take(write_h5ad(counts, genes=[*GENES[:5], "2-Sep", "1-Mar", "PTPRC"]))
+    assert adata.var_names[5] == "SEPTIN2"
+    assert list(adata.var["original_name"])[5:7] == ["2-Sep", "1-Mar"]
+    assert (adata.var["chromosome"].iloc[5], adata.var["chromosome"].iloc[6]) == ("chr2", "")
+    assert (report["n_mangled_names"], report["n_recovered_names"], report["n_renamed"]) == (2, 1, 1)
+    assert any("2-Sep = SEPTIN2" in warning for warning in report["warnings"])
+    assert any("MARCHF1 or MTARC1" in warning for warning in report["warnings"])
+
+
+def test_an_ensembl_id_beside_a_mangled_name_says_which_gene_it_is(take, write_10x_folder, counts, positions):
+    ids = dict(zip(positions["symbol"], positions["gene_id"], strict=True))
+    folder = write_10x_folder(counts)
+    symbols = [*GENES[:6], "MARCHF1", "MTARC1"]
+    lines = "".join(
+        f"{ids[symbol]}.2\t{'1-Mar' if symbol.startswith('M') and '-' not in symbol else symbol}\tGene Expression\n"
+        for symbol in symbols
+    )
+    (folder / "features.tsv.gz").write_bytes(gzip.compress(lines.encode()))
+    adata, report = take(folder)
+    assert list(adata.var_names[6:]) == ["MARCHF1", "MTARC1"]
+    assert report["n_mangled_names"] == 0
+    assert not any("spreadsheet" in warning for warning in report["warnings"])
+
+
+def test_ensembl_ids_with_versions_are_placed(take, write_h5ad, counts, positions):
+    ids = dict(zip(positions["symbol"], positions["gene_id"], strict=True))
+    adata, report = take(write_h5ad(counts, genes=[f"{ids[name]}.{i + 1}" for i, name in enumerate(GENES)]))
+    assert list(adata.var_names) == GENES
+    assert report["fraction_placed"] == 1.0
+
+
+def test_barcodes_that_a_spreadsheet_changed_are_told(take, write_h5ad, counts, tmp_path):
+    path = write_h5ad(counts)
+    with h5py.File(path, "a") as file:
+        key = file["obs"].attrs["_index"]
+        del file[f"obs/{key}"]
+        file[f"obs/{key}"] = ["1.00E+11", "2.00E+11", "c", "d", "e", "f"]
+        file[f"obs/{key}"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    assert any("2 barcodes were turned into numbers" in warning for warning in take(path)[1]["warnings"])
+
+
+def test_a_xenograft_is_refused_with_the_numbers_of_its_genes(take, write_h5ad, positions):
+    symbols = [str(name) for name in positions["symbol"] if str(name).isalpha() and len(str(name)) > 3][:60]
+    values = np.random.default_rng(1).poisson(2, (6, 120)).astype(np.float32) + 1
+    with pytest.raises(InputError, match="60 human genes and 60 mouse genes"):
+        take(write_h5ad(values, genes=[*symbols, *(name.capitalize() for name in symbols)]))
+    prefixed = [*(f"GRCh38_{name}" for name in symbols), *(f"mm10___{name.capitalize()}" for name in symbols)]
+    with pytest.raises(InputError, match=r"GRCh38 \(60 genes\), mm10 \(60 genes\)"):
+        take(write_h5ad(values, genes=prefixed))
+
+
+def test_an_old_annotation_is_named(take, write_10x_h5, counts):
+    _, report = take(write_10x_h5(counts, generation=3, genomes=["hg19"] * 8))
+    assert any("annotated on hg19: superseded symbols are mapped" in warning for warning in report["warnings"])

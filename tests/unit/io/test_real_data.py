@@ -10,7 +10,9 @@ from dtcflow.contracts import InputError, check_stage
 from dtcflow.genes import load_aliases, load_positions
 from dtcflow.io.config import load_config
 from dtcflow.io.intake import read_sample
+from dtcflow.io.names import chosen_genes, current_symbols
 from dtcflow.io.readers import inspect_matrix, read_matrix
+from dtcflow.io.sex import sex_of_samples
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 pytestmark = pytest.mark.validation
@@ -95,3 +97,52 @@ def test_a_real_10x_folder_in_every_other_format(sample, name, tmp_path, monkeyp
     np.testing.assert_array_equal(again.layers["counts"].toarray(), values)
     assert list(again.obs_names) == list(first.obs_names)
     assert list(again.var["original_name"]) in (genes, write.IDS)
+
+
+LINES = "lung_lines_sc_mixology/sc_celseq2_5cl_p1.h5ad"
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "column", "expected"),
+    [
+        # the thresholds were set on the first; what is not named here is ambiguous or not assessable
+        (
+            "oligodendroglioma_tirosh_infercnv/oligodendroglioma_tirosh_infercnv.h5ad",
+            *("plate", "input_patient", {"MGH36": "female", "93": "female", "MGH53": "male", "97": "male"}),
+        ),
+        (
+            "ovarian_qian2020_swiftcnv/ovarian_qian2020_swiftcnv.h5ad",
+            *("droplet", "input_sample", dict.fromkeys(("11", "12", "13", "14"), "female")),
+        ),
+        ("tnbc_copykat/tnbc_copykat.h5ad", "droplet", "input_patient", {"TNBC": "female"}),
+        # a man's line with Y; a woman's with XIST; the others lost one or the other
+        (LINES, "droplet", "input_cell_line_demuxlet", {"A549": "male", "HCC827": "female"}),
+    ],
+)
+def test_sex_of_real_samples(name, platform, column, expected):
+    adata = read_matrix(real(name), platform=platform)
+    symbols = current_symbols(list(adata.var["original_name"]))
+    calls = sex_of_samples(adata.layers["counts"], symbols, adata.obs[column])
+    clear = {sample: call["call"] for sample, call in calls.items() if call["call"] in ("female", "male")}
+    assert clear == expected
+
+
+def test_five_lines_in_one_sample_are_two_sexes():
+    adata = read_matrix(real(LINES))
+    adata.obs["all"] = "all"
+    symbols = current_symbols(list(adata.var["original_name"]))
+    assert sex_of_samples(adata.layers["counts"], symbols, adata.obs["all"])["all"]["mixed"]
+
+
+@pytest.mark.parametrize("n_top", [500, 1000, 2000])
+def test_variable_genes_of_real_samples_are_named(n_top):
+    adata = read_matrix(real("tnbc_copykat/tnbc_copykat.h5ad"))
+    symbols = current_symbols(list(adata.var["original_name"]))
+    assert chosen_genes(symbols) is None
+    counts = adata.layers["counts"].toarray()
+    mean = counts.mean(axis=0)
+    dispersion = np.where(mean > 0.02, counts.var(axis=0) / np.maximum(mean, 1e-9), 0)
+    chosen = [symbols[i] for i in np.argsort(-dispersion)[:n_top]]
+    assert "cut to variable genes" in str(chosen_genes(chosen))
+    abundant = [symbols[i] for i in np.argsort(-mean)[:6000]]
+    assert chosen_genes(abundant) is None

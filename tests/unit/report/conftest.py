@@ -35,6 +35,7 @@ class Study:
     arms: pd.DataFrame
     clones: pd.DataFrame
     loss_audit: pd.DataFrame
+    identity: pd.DataFrame
     coverage: pd.DataFrame
     stability: pd.DataFrame
     pathways: pd.DataFrame
@@ -55,6 +56,7 @@ class Study:
             "arms": (self.arms, "arms.tsv"),
             "clones": (self.clones, "clones.tsv"),
             "loss_audit": (self.loss_audit, "loss_audit.tsv"),
+            "identity": (self.identity, "identity.tsv"),
             "signature_coverage": (self.coverage, "signatures.tsv"),
         }
         for name, (frame, file) in tables.items():
@@ -342,6 +344,7 @@ def make_study(
         arms=arms,
         clones=clones,
         loss_audit=audit,
+        identity=pd.DataFrame(columns=list(contracts.TABLES["identity"])),
         coverage=coverage,
         stability=pd.DataFrame(
             {

@@ -239,6 +239,7 @@ def test_each_result_that_is_not_there_is_said(make: Any, tmp_path: Path, name: 
         "arms": "The arm table is not part of this run.",
         "clones": "The table of clones is not part of this run.",
         "loss_audit": "The loss audit is not part of this run.",
+        "identity": "The comparison of samples with each other is not part of this run.",
         "signature_coverage": "Signature coverage is not part of this run.",
         "stability": "The stability of the clusters is not part of this run.",
         "embedding": "The embedding is not part of this run.",
@@ -413,3 +414,20 @@ def test_nothing_is_written_when_an_input_is_broken(make: Any, tmp_path: Path) -
     with pytest.raises(DtcflowError):
         build.write_report(replace(inputs, arms=tmp_path / "absent"), tmp_path / "out" / "report.html")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_findings_about_samples_are_in_the_overview(make: Any, tmp_path: Path) -> None:
+    study = make(n_patients=2, n_cells=20, per_arm=1)
+    row = dict.fromkeys(study.identity.columns, "")
+    row |= {"finding": "same_cells", "severity": "warning", "sample_id": "A", "other_sample_id": "<b>B"}
+    row |= {"detail": "12 cells have exactly the same counts", "advice": "look for a swap", "n_cells": 30}
+    study.identity = pd.DataFrame([row])
+    first = next(iter(study.intake))
+    study.intake[first] |= {"n_renamed": 417, "source": "layers['umi']", "sex": {"call": "female"}, "warnings": ["odd"]}
+    page = write(study, tmp_path)
+    assert "Samples may be swapped, mixed or repeated: 1 finding." in page.text
+    assert "A and <b>B: 12 cells have exactly the same counts; look for a swap." in page.text
+    assert "layers['umi']" in page.text
+    assert "417" in page.text
+    assert "Renamed" in page.text
