@@ -58,8 +58,8 @@ class Selection:
             raise refuse(
                 path,
                 f"no column {self.column!r} in the cell table",
-                ", ".join(columns) or "no columns",
-                "one of these",
+                f"{self.column!r}; the cell table has {', '.join(columns) or 'no columns'}",
+                "one of these columns",
                 f"did you mean {near!r}?" if near else "correct sample_column in the sample sheet",
             )
 
@@ -76,8 +76,8 @@ class Selection:
             raise refuse(
                 path,
                 f"no cell with {self.value!r} in the column {self.column!r}",
-                listed + more or "no cells",
-                "one of these",
+                f"{self.value!r}; the column {self.column!r} has {listed + more or 'no values'}",
+                "one of these values",
                 f"did you mean {near!r}?" if near else "correct sample_value (or sample_id) in the sample sheet",
             )
         return chosen

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import json
 import os
+import random
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -436,6 +437,39 @@ def test_an_h5seurat_file(tmp_path):
         file.create_group("assays")
         file["cell.names"] = ["a"]
     refused(tmp_path / "s.h5seurat", "h5Seurat")
+
+
+# --- damage at random ------------------------------------------------------------------------------------------------
+
+
+def damaged(content, how, chance):
+    """Cut, overwrite, insert or delete bytes at a random place."""
+    content = bytearray(content)
+    at = chance.randrange(len(content))
+    if how == "cut":
+        return bytes(content[:at])
+    new = bytes(chance.randrange(256) for _ in range(4))
+    stop = {"overwrite": at + 4, "insert": at, "delete": at + chance.randrange(1, 20)}[how]
+    content[at:stop] = b"" if how == "delete" else new
+    return bytes(content)
+
+
+@pytest.mark.parametrize("name", write.WRITERS)
+@pytest.mark.parametrize("how", ["cut", "overwrite", "insert", "delete"])
+def test_damage_is_told_or_harmless(tmp_path, name, how):
+    path = write.WRITERS[name][0](tmp_path, write.counts_of())
+    chance = random.Random(f"{name} {how}")
+    parts = sorted(part for part in tmp_path.rglob("*") if part.is_file() and part.stat().st_size)
+    for _ in range(4):
+        part = chance.choice(parts)
+        whole = part.read_bytes()
+        part.write_bytes(damaged(whole, how, chance))
+        for call in (inspect_matrix, read_matrix):
+            try:
+                call(path)
+            except InputError as error:
+                assert len(str(error).splitlines()) == 2, str(error)  # noqa: PT017
+        part.write_bytes(whole)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
