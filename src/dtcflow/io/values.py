@@ -153,7 +153,7 @@ def _left_out(matrix: sp.csr_matrix) -> str:
     many genes n(k) of a cell have count k follows a mixture of Poisson distributions, for which
     n(k)**2 <= n(k - 1) * n(k + 1) * (k + 1) / k in expectation (moments of the mixing distribution are log-convex).
     A cell is odd when it has no 1, when a number is absent that both neighbours let expect 12 times, or when one is
-    more frequent than the bound by five standard errors. In eight real sets not one of 1,800 cells was.
+    more frequent than the bound by five standard errors. In eight real matrices none of 5,975 cells was.
     """
     some = _some_cells(matrix)
     odd, n_cells = 0, 0
