@@ -137,7 +137,9 @@ class Study:
         self.header = list(HEADER)
         self.rows = [["P1_marrow", "P1", "marrow", "bad"], ["P2_marrow", "P2", "marrow", "good.csv"]]
         self.settings: dict[str, object] = {"seed": 1}
-        (folder / "good.csv").write_text(table())
+        other = sound()
+        other.X = other.X[::-1]
+        (folder / "good.csv").write_text(table(other))
         self.put("bad", table())
 
     def write(self) -> None:
