@@ -277,7 +277,7 @@ def epithelial_uncalled(
     on_panel = sp.csr_matrix(counts[:, np.flatnonzero(panel)])
     on_panel.eliminate_zeros()
     share = float(soup.counts[panel].sum() + 0.5) / float(soup.counts.sum() + 1.0)
-    p = stats.poisson.sf(droplet_totals(on_panel) - 1, totals * share)
+    p = np.asarray(stats.poisson.sf(droplet_totals(on_panel) - 1, totals * share))
     shown = np.diff(on_panel.indptr) >= MIN_MARKERS
     found = np.zeros(totals.size, dtype=bool)
     for family in (totals > LOWER, (totals > 0) & (totals <= LOWER)):

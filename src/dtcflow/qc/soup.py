@@ -238,4 +238,4 @@ def monte_carlo_p(
     p = np.empty(observed.shape)
     for which, order in enumerate(orders):
         p[which, order] = (1.0 + below[which]) / (1.0 + iterations)
-    return np.minimum(1.0, 2.0 * p.min(axis=0))
+    return np.asarray(np.minimum(1.0, 2.0 * p.min(axis=0)), dtype=np.float64)
