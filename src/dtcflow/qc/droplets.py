@@ -15,11 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from scipy import stats
 
+from dtcflow import contracts
 from dtcflow.qc.soup import (
     ITERATIONS,
     LOWER,
@@ -94,6 +96,7 @@ class CellCalls:
     iterations: int = 0
     n_tested: int = 0
     n_above_knee: int = 0
+    n_known: int = 0
     n_limited: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,7 +106,7 @@ class CellCalls:
             "n_droplets": len(self.is_cell),
             "n_cells": int(self.is_cell.sum()),
             "n_above_knee": self.n_above_knee,
-            "n_by_test": int(self.is_cell.sum()) - self.n_above_knee,
+            "n_by_test": int(self.is_cell.sum()) - self.n_above_knee - self.n_known if self.n_tested else 0,
             "n_tested": self.n_tested,
             "n_limited": self.n_limited,
             "n_empty": self.soup.n_droplets,
@@ -166,7 +169,8 @@ def call_cells(
     iterations
         Simulated droplets of the first round.
     exclude
-        Droplets known to be cells (those of a filtered matrix): not part of the soup. They are judged as all others.
+        Droplets known to be cells (those of a filtered matrix): neither part of the soup nor tested, so that the false
+        discovery rate is that of the other droplets alone.
 
     Returns
     -------
@@ -190,7 +194,8 @@ def call_cells(
     )
     keep = min(ALWAYS, knee.knee) if knee is not None and trusted else ALWAYS
     above = totals > keep
-    tested = np.flatnonzero((totals > LOWER) & ~above)
+    known = np.zeros(totals.size, dtype=bool) if exclude is None else exclude
+    tested = np.flatnonzero((totals > LOWER) & ~above & ~known)
     observed = observed_statistics(counts, tested, null)
     whole = totals[tested].astype(np.int64)
 
@@ -206,7 +211,7 @@ def call_cells(
     q = nothing
     q[tested] = found
     return CellCalls(
-        is_cell=above | (q <= fdr),
+        is_cell=known | above | (q <= fdr),
         q=q,
         status="called",
         soup=soup,
@@ -216,7 +221,8 @@ def call_cells(
         concentration=null.concentration,
         iterations=iterations,
         n_tested=int(tested.size),
-        n_above_knee=int(above.sum()),
+        n_above_knee=int((above & ~known).sum()),
+        n_known=int(known.sum()),
         n_limited=limited,
     )
 
@@ -300,3 +306,33 @@ def uncalled_reason(q: float, total: float) -> str:
     if np.isfinite(q):
         return f"empty_droplet(q={q:.3g})"
     return f"empty_droplet(q not computed, {total:.0f}<={LOWER} counts)"
+
+
+def uncalled_table(adata: ad.AnnData, metrics: pd.DataFrame, n_markers: Floats, columns: pd.Index) -> pd.DataFrame:
+    """Rows of the table ``qc_cells`` for droplets that were not called as cells: they fail, and say why.
+
+    Their epithelial score stays missing: it is not to be had from so few counts, and a missing score lets the markers
+    alone count as evidence in the loss audit.
+
+    Parameters
+    ----------
+    adata
+        The uncalled droplets alone, stage ``intake``.
+    metrics
+        Their :func:`dtcflow.qc.metrics.qc_metrics`.
+    n_markers
+        Distinct epithelial panel genes of each.
+    columns
+        Columns of the table of the called cells; what is not known of an uncalled droplet stays missing.
+    """
+    q = adata.obs[DROPLET_Q].to_numpy(dtype=np.float64)
+    rows = metrics.reset_index(drop=True)
+    rows["cell_id"] = adata.obs_names.to_numpy(object)
+    for key in ("sample_id", "patient_id", "compartment"):
+        rows[key] = adata.obs[key].astype(str).to_numpy(object)
+    rows["pass_qc"] = False
+    rows["qc_reasons"] = [uncalled_reason(*pair) for pair in zip(q, rows["n_counts"], strict=True)]
+    rows["is_doublet"] = False
+    rows["lineage"] = rows["first_pass_type"] = contracts.UNKNOWN
+    rows["n_epithelial_markers"] = n_markers.astype(np.int64)
+    return rows.reindex(columns=columns)
