@@ -239,7 +239,7 @@ def correct_sample(adata: ad.AnnData, cells: pd.DataFrame) -> ad.AnnData:
 
 
 def _profile_cells(cells: pd.DataFrame, group: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Rows from which the types' profiles are made: at most MAX_CELLS of each, doublets only where there is nothing else."""
+    """Rows that the types' profiles are made of: at most MAX_CELLS of each, doublets only where singles are few."""
     order = pd.DataFrame({"group": group, "doublet": cells["is_doublet"].to_numpy(bool), "row": np.arange(len(group))})
     # a checksum of the id: as good as random, and the same whatever the order of the cells
     order["draw"] = [zlib.crc32(str(cell_id).encode()) for cell_id in cells["cell_id"]]

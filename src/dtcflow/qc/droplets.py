@@ -51,8 +51,8 @@ FDR: Final = 0.01
 cell that does not is only listed."""
 ALWAYS: Final = 20_000
 """A droplet above this many counts is never taken for empty: simulating that many transcripts buys nothing."""
-MORE_ITERATIONS: Final = 100_000
-"""Simulations when the smallest p value of the first round is too large to be found significant."""
+MORE_ITERATIONS: Final = 10
+"""Times as many simulations when the smallest p value of the first round is too large to be found significant."""
 _PER_DECADE: Final = 40
 """Points of the rank curve per decade of rank."""
 MIN_CLIFF: Final = 2.0
@@ -205,8 +205,8 @@ def call_cells(
         return found, int(((p <= 2.0 / (1.0 + n)) & (found > fdr)).sum())
 
     found, limited = test(iterations)
-    if limited and iterations < MORE_ITERATIONS:
-        iterations = MORE_ITERATIONS
+    if limited:
+        iterations *= MORE_ITERATIONS
         found, limited = test(iterations)
     q = nothing
     q[tested] = found
