@@ -2,8 +2,8 @@
 
 Three depths of the same marrow (times the usual library size) over an ambient share of 8 % and a soup that is not the
 mean of the cells. ``dtcflow`` is :func:`dtcflow.qc.droplets.call_cells`; ``probability`` the same test with EmptyDrops'
-statistic alone; ``knee`` keeps the droplets above the knee, ``expected`` those with more than a tenth of the 99th
-percentile of the N largest, N being the true number of cells.
+statistic alone; ``knee`` and ``inflection`` keep the droplets above that point of the rank curve, ``expected`` those
+with more than a tenth of the 99th percentile of the N largest, N being the true number of cells.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CLASSES = ((1, 100), (101, 250), (251, 500), (501, 1000), (1001, np.inf))
 LEGEND = (
     "Recall is over all barcodes with a cell, dying ones and doublets too; of tumour cells separately. tumour kept = "
     "called, or not called and listed for its epithelial transcripts. FDR = empty droplets among the called; tested "
-    "FDR = among those that the test, not the rank, called. An empty field: no such cell. Thresholds were set on seed 11."
+    "FDR = among those that the test, not the rank, called. An empty field: no such cell. Nominal FDR 0.01. All "
+    "choices were made on seed 11."
 )
 
 
@@ -73,6 +74,7 @@ def rows_of(depth: float, seed: int, *, n_empty: int) -> list[dict[str, object]]
         "dtcflow": calls.is_cell,
         "probability": probability_calls(counts, calls, totals, seed=seed),
         "knee": totals > (calls.knee.knee if calls.knee else np.inf),
+        "inflection": totals > (calls.knee.inflection if calls.knee else np.inf),
         "expected": totals > np.quantile(above, 0.99) / 10,
     }
     rows = []
