@@ -38,10 +38,11 @@ SAMPLES = ((2001, 0.03), (2002, 0.08), (2003, 0.20))
 HAEMOGLOBIN = ("HBB", "HBA1", "HBA2")
 LEGEND = (
     "Per cell: root mean squared error, correlation and bias of the ambient share against the planted one, over the "
-    "cells with an estimate, and over those that every method has one for (common). Layer: epithelial lost = epithelial panel counts taken from single tumour cells beyond "
-    "the planted ambient ones, over their own; tumour haemoglobin left and T haemoglobin left = planted ambient "
-    "haemoglobin counts that remain, below 0 where more was taken. The soup is not the mean of the cells (each cell "
-    "state leaks more or less, SD 0.7 of the natural log). Seeds 2001-2003 took no part in any choice."
+    "cells with an estimate; rmse common over those that every method has one for. Layer: epithelial lost = epithelial "
+    "panel counts taken from single tumour cells beyond the planted ambient ones, over their own; tumour and T "
+    "haemoglobin left = planted ambient haemoglobin counts that remain, below 0 where more was taken. The soup is not "
+    "the mean of the cells (each cell state leaks more or less, SD 0.7 of the natural log). Seeds 2001-2003 took no "
+    "part in any choice."
 )
 
 
