@@ -53,6 +53,8 @@ ALWAYS: Final = 20_000
 """A droplet above this many counts is never taken for empty: simulating that many transcripts buys nothing."""
 MORE_ITERATIONS: Final = 10
 """Times as many simulations when the smallest p value of the first round is too large to be found significant."""
+MAX_SIMULATED: Final = 500_000_000
+"""Most transcripts simulated in that second round, some minutes; ``n_limited`` says what it left open."""
 _PER_DECADE: Final = 40
 """Points of the rank curve per decade of rank."""
 MIN_CLIFF: Final = 2.0
@@ -205,8 +207,9 @@ def call_cells(
         return found, int(((p <= 2.0 / (1.0 + n)) & (found > fdr)).sum())
 
     found, limited = test(iterations)
-    if limited:
-        iterations *= MORE_ITERATIONS
+    more = min(iterations * MORE_ITERATIONS, MAX_SIMULATED // int(whole.max(initial=1)))
+    if limited and more > iterations:
+        iterations = more
         found, limited = test(iterations)
     q = nothing
     q[tested] = found

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from dtcflow.contracts import InputError, check_stage
+from dtcflow.contracts import InputError, check_stage, read_stage, write_stage
 from dtcflow.genes import load_aliases, load_positions
 from dtcflow.io.config import load_config
 from dtcflow.io.droplets import looks_unfiltered
@@ -139,3 +139,14 @@ def test_droplets_in_another_order_give_the_same_cells(raw, called, tmp_path):
     adata, _ = take(tmp_path, path="raw.h5ad")
     assert set(adata.obs_names) == set(called[0].obs_names)
     np.testing.assert_allclose(adata[called[0].obs_names].obs["droplet_q"], called[0].obs["droplet_q"], rtol=1e-12)
+
+
+def test_a_blank_control_is_a_sample_without_cells(raw, tmp_path):
+    write_matrix(raw.raw[~raw.is_cell].copy(), tmp_path / "raw.h5ad")
+    adata, report = take(tmp_path, path="raw.h5ad")
+    assert adata.n_obs <= 1
+    check_stage(adata, "intake", "test")
+    assert adata.n_vars == raw.raw.n_vars
+    assert not report["droplets"]["knee_trusted"]
+    write_stage(adata, tmp_path / "intake.h5ad", "intake")
+    assert read_stage(tmp_path / "intake.h5ad", "intake").shape == adata.shape

@@ -216,3 +216,13 @@ def test_the_measured_soup_is_used(sample) -> None:
     with_soup.var["ambient_count"] = np.asarray(sample.layers["counts"].sum(axis=0)).ravel().astype(float)
     assert run(with_soup)[1]["ambient"]["soup"] == "empty droplets"
     assert run(sample)[1]["ambient"]["soup"] == "pooled cells"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 20])
+def test_a_sample_of_uncalled_droplets_alone_is_a_result(sample, n) -> None:
+    droplets = sample[:n].copy()
+    droplets.obs["droplet_class"], droplets.obs["droplet_q"] = "uncalled", 0.5
+    cells, summary = run(droplets)
+    assert cells["cell_id"].tolist() == droplets.obs_names.tolist()
+    assert not cells["pass_qc"].any()
+    assert (summary["n_cells"], summary["n_uncalled"], summary["n_pass"]) == (n, n, 0)
