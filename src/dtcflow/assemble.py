@@ -15,8 +15,17 @@ import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.sparse as sp
 
-from dtcflow.contracts import CELLS_COLUMNS, MALIGNANT_CALLS, X_CNV, ContractError, Problem, join_side_car
+from dtcflow.contracts import (
+    AMBIENT_CORRECTED,
+    CELLS_COLUMNS,
+    MALIGNANT_CALLS,
+    X_CNV,
+    ContractError,
+    Problem,
+    join_side_car,
+)
 from dtcflow.merge import tidy_frame
 
 log = logging.getLogger(__name__)
@@ -126,7 +135,12 @@ def _check_calls(cells: pd.DataFrame) -> None:
 
 
 def assemble_cohort(
-    embedded: ad.AnnData, cells: pd.DataFrame, cnv: Iterable[ad.AnnData], *, provenance: Mapping[str, Any]
+    embedded: ad.AnnData,
+    cells: pd.DataFrame,
+    cnv: Iterable[ad.AnnData],
+    *,
+    provenance: Mapping[str, Any],
+    ambient: Iterable[ad.AnnData] = (),
 ) -> ad.AnnData:
     """Put every annotation of the cells that passed QC into one object (stage ``cohort``).
 
@@ -141,13 +155,16 @@ def assemble_cohort(
     provenance
         Anything JSON can hold; stored as JSON text in ``uns["provenance"]``, so that keys with slashes, missing and
         mixed values survive.
+    ambient
+        Stage ``ambient`` of every sample, one held at a time; none: the cohort has no such layer.
 
     Returns
     -------
     AnnData
         ``obs``: all columns of ``cells``, then those of ``embedded`` (a matrix's own column with the name of one of
         ours gets the prefix ``input_``). ``obsm["X_cnv"]`` float32, cells x windows, NaN for cells without windows;
-        without any window cells x 0. Layers are shared with ``embedded``, not copied.
+        without any window cells x 0. With ``ambient``, ``layers["ambient_corrected"]`` holds the counts expected
+        without ambient RNA and ``uns["ambient"]`` each sample's status. Other layers are shared with ``embedded``.
 
     Raises
     ------
@@ -181,6 +198,10 @@ def assemble_cohort(
         obsp=dict(embedded.obsp),
         uns=dict(embedded.uns),
     )
+    corrected, statuses = _corrected_of_all(names, embedded.var_names.astype(object), ambient)
+    if corrected is not None:
+        cohort.layers[AMBIENT_CORRECTED] = corrected
+        cohort.uns["ambient"] = json.dumps(statuses, sort_keys=True)
     cohort.obsm[X_CNV] = x_cnv
     cohort.uns["cnv_windows"] = windows
     cohort.uns["provenance"] = json.dumps(dict(provenance), sort_keys=True, default=str)
@@ -222,6 +243,47 @@ def _windows_of_all(names: pd.Index, cnv: Iterable[ad.AnnData]) -> tuple[npt.NDA
     without = int(np.isnan(values).all(axis=1).sum()) if values.shape[1] else len(names)
     log.info("copy-number windows: %d; cells without them: %d of %d", values.shape[1], without, len(names))
     return values, windows
+
+
+def _corrected_of_all(
+    names: pd.Index, genes: pd.Index, ambient: Iterable[ad.AnnData]
+) -> tuple[sp.csr_matrix | None, dict[str, Any]]:
+    """Corrected counts of all samples in the order of ``names`` and ``genes``, and each sample's status."""
+    parts, places, statuses = [], [], {}
+    for sample in ambient:
+        part = sp.csr_matrix(sample.layers[AMBIENT_CORRECTED], dtype=np.float32)
+        rows = names.get_indexer(sample.obs_names.astype(object))
+        columns = genes.get_indexer(sample.var_names.astype(object))
+        if (rows < 0).any() or (columns < 0).any():
+            kind, what = (
+                ("cell", sample.obs_names[rows < 0]) if (rows < 0).any() else ("gene", sample.var_names[columns < 0])
+            )
+            raise ContractError(
+                f"corrected counts: {kind} {what[0]!r} is not in the cohort; rerun rules correct_ambient, embed_cohort"
+            )
+        wide = sp.csr_matrix(
+            (part.data, columns.astype(np.int32)[part.indices], part.indptr), shape=(part.shape[0], len(genes))
+        )
+        parts.append(wide)
+        places.append(rows)
+        if len(rows):
+            statuses[str(sample.obs_names[0]).split(":", 1)[0]] = {
+                k: _plain(v) for k, v in sample.uns["ambient"].items()
+            }
+    if not parts:
+        return None, {}
+    place = np.concatenate(places)
+    if place.size != len(names) or np.unique(place).size != place.size:
+        raise ContractError(
+            f"corrected counts of {np.unique(place).size} cells, {len(names)} passed QC; rerun rule correct_ambient"
+        )
+    corrected = sp.csr_matrix(sp.vstack(parts, format="csr")[np.argsort(place)])
+    corrected.sort_indices()
+    return corrected, statuses
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _patient(cnv: ad.AnnData) -> str:

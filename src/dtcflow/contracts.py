@@ -32,6 +32,10 @@ COUNTS: Final = "counts"
 """``layers`` key of the raw, integer-valued counts (CSR)."""
 LOGNORM: Final = "lognorm"
 """``layers`` key of log1p counts per 10,000 (CSR, float32)."""
+AMBIENT_CORRECTED: Final = "ambient_corrected"
+"""``layers`` key of the counts expected without ambient RNA (CSR, float32); beside the counts, never instead."""
+AMBIENT_COUNT: Final = "ambient_count"
+"""``var`` column of a sample with an unfiltered matrix: counts of the gene summed over its empty droplets."""
 X_CNV: Final = "X_cnv"
 """``obsm`` key of the smoothed copy-number windows."""
 
@@ -313,6 +317,8 @@ VAR_GENES: Final = ("symbol", "gene_id", "chromosome", "start", "end", "arm")
 STAGES: Final[dict[str, Stage]] = {
     # obs index = cell_id ("sample_id:barcode"), var index = current symbol, made unique
     "intake": Stage("read_sample", layers=(COUNTS,), obs=OBS_IDENTITY, var=VAR_GENES),
+    # one sample, cells that passed QC; uns["ambient"] says how, or why the layer is the counts themselves
+    "ambient": Stage("correct_ambient", layers=(AMBIENT_CORRECTED,), uns=("ambient",)),
     # cells that passed QC, all samples
     "embedding": Stage(
         "embed_cohort",

@@ -247,6 +247,42 @@ def test_disagreeing_parts_are_refused():
         assemble_cohort(wrong, cells, [], provenance={})
 
 
+def ambient_parts(embedded):
+    """Corrected counts of the two samples, genes and cells in another order."""
+    for sample in ("B", "A"):
+        rows = embedded[embedded.obs["sample_id"] == sample, ["G3", "G1"]]
+        part = ad.AnnData(obs=pd.DataFrame(index=rows.obs_names[::-1]), var=pd.DataFrame(index=rows.var_names))
+        part.layers["ambient_corrected"] = sp.csr_matrix(rows.layers[COUNTS].toarray()[::-1] / 2)
+        part.uns["ambient"] = {"status": "corrected", "soup": "pooled cells", "n_borrowed": np.int64(sample == "B")}
+        yield part
+
+
+def test_corrected_counts_are_a_layer_beside_the_counts(tmp_path):
+    embedded, cells, cnv = cohort_parts(5)
+    cohort = assemble_cohort(embedded, cells, [cnv], provenance={}, ambient=ambient_parts(embedded))
+    expected = embedded.layers[COUNTS].toarray() / 2
+    expected[:, 1] = 0  # a gene that no sample's file holds
+    np.testing.assert_array_equal(cohort.layers["ambient_corrected"].toarray(), expected)
+    assert (cohort.layers[COUNTS] != embedded.layers[COUNTS]).nnz == 0
+    assert json.loads(cohort.uns["ambient"])["B"] == {"n_borrowed": 1, "soup": "pooled cells", "status": "corrected"}
+    write_stage(cohort, tmp_path / "cohort.h5ad", "cohort")
+    assert "ambient_corrected" in read_stage(tmp_path / "cohort.h5ad", "cohort").layers
+    assert "ambient_corrected" not in assemble_cohort(embedded, cells, [cnv], provenance={}).layers
+
+
+def test_corrected_counts_of_other_cells_or_genes_are_refused():
+    embedded, cells, cnv = cohort_parts(5)
+    with pytest.raises(ContractError, match="5 passed QC"):
+        assemble_cohort(embedded, cells, [cnv], provenance={}, ambient=list(ambient_parts(embedded))[:1])
+    part = next(ambient_parts(embedded))
+    part.var_names = ["G3", "other"]
+    with pytest.raises(ContractError, match="gene 'other' is not in the cohort"):
+        assemble_cohort(embedded, cells, [cnv], provenance={}, ambient=[part])
+    part.obs_names = [f"Z:{i}" for i in range(part.n_obs)]
+    with pytest.raises(ContractError, match="cell 'Z:0' is not in the cohort"):
+        assemble_cohort(embedded, cells, [cnv], provenance={}, ambient=[part])
+
+
 def test_other_windows_are_refused():
     embedded, cells, cnv = cohort_parts()
     first, second = cnv[:3].copy(), cnv[3:].copy()

@@ -22,7 +22,8 @@ STUDIES = {
 
 def planned(samples, patients, *, simulated=0):
     wanted = Counter(dict.fromkeys(PER_COHORT, 1))
-    wanted.update({"read_sample": samples, "qc_sample": samples, "infer_copy_number": patients})
+    wanted.update({"read_sample": samples, "qc_sample": samples, "correct_ambient": samples})
+    wanted.update({"infer_copy_number": patients})
     return wanted + Counter({"simulate_cohort": simulated})
 
 
@@ -43,12 +44,26 @@ def test_a_study_is_planned(name, dry_run, small_study):
 
 def test_the_users_own_tables_are_inputs(dry_run, small_study):
     jobs = {job.rule: set(job.input) for job in dry_run(small_study("own_resources")).jobs}
-    assert "config/positions.tsv" in jobs["read_sample"]
+    assert {"config/positions.tsv", "config/panels.tsv"} <= jobs["read_sample"]
     assert "config/panels.tsv" in jobs["annotate_cells"]
     assert "config/panels.tsv" in jobs["qc_sample"]
     assert {"config/signatures.tsv", "config/hallmarks.gmt", "config/own.gmt"} <= jobs["score_signatures"]
     recorded = {"config/positions.tsv", "config/panels.tsv", "config/signatures.tsv", "config/hallmarks.gmt"}
     assert recorded <= jobs["record_provenance"]
+
+
+def test_the_unfiltered_matrix_is_an_input_and_the_corrected_layer_a_choice(dry_run, small_study):
+    folder = small_study("one_sample")
+    sheet = folder / "config" / "samples.tsv"
+    header, *lines = [line for line in sheet.read_text().splitlines() if not line.startswith("#")]
+    (folder / "droplets.csv").write_text("barcode,EPCAM,KRT8,PTPRC\nA,4,2,0\nB,0,0,3\nC,0,1,0\n")
+    sheet.write_text("\n".join([f"{header}\traw_path", *(f"{line}\tdroplets.csv" for line in lines)]) + "\n")
+    with (folder / "config" / "config.yaml").open("a") as config:
+        config.write("\nqc:\n  ambient_layer: false\n")
+    jobs = {job.rule: set(job.input) for job in dry_run(folder).jobs}
+    assert "droplets.csv" in jobs["read_sample"]
+    assert "correct_ambient" not in jobs
+    assert not [path for path in jobs["assemble_cohort"] if "ambient" in path]
 
 
 def test_patients_are_worked_on_one_by_one(dry_run, small_study):

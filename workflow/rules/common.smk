@@ -54,6 +54,12 @@ def of_cohort(pattern):
     return expand(pattern, sample=SAMPLES.index) if "{sample}" in pattern else expand(pattern, patient=PATIENTS)
 
 
+def unfiltered_beside(wildcards):
+    """Unfiltered matrix that lies beside the sample's filtered one, if any."""
+    path = SAMPLES.loc[wildcards.sample].get("raw_path", "")
+    return [path] if isinstance(path, str) and path else []
+
+
 def memory(base, factor=10):
     """Memory in MB: a base for the libraries plus ``factor`` times the compressed input, more with each attempt."""
     return lambda wildcards, input, attempt: int(attempt * (base + factor * input.size_mb))

@@ -30,7 +30,9 @@ if config["simulate"]:
 rule read_sample:
     input:
         matrix=lookup(query="index == '{sample}'", within=SAMPLES, cols="path"),
+        raw=unfiltered_beside,
         positions=GENE_POSITIONS,
+        markers=config["annotation"]["panels"] or str(shipped.path("markers.tsv")),
     output:
         matrix="<results>/intake/{sample}.h5ad",
         report="<results>/intake/{sample}.json",
@@ -50,7 +52,7 @@ rule read_sample:
             "sample_id": wildcards.sample,
             **SAMPLES.loc[wildcards.sample].dropna().to_dict(),
         },
-        config={"intake": config["intake"]},
+        config={"intake": config["intake"], "seed": config["seed"]},
         code=code_fingerprint("dtcflow.io.intake", "dtcflow.io.fingerprints"),
     script:
         "../scripts/read_sample.py"

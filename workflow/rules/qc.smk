@@ -27,6 +27,30 @@ rule qc_sample:
         "../scripts/qc_sample.py"
 
 
+if config["qc"]["ambient_layer"]:
+
+    rule correct_ambient:
+        input:
+            matrix="<results>/intake/{sample}.h5ad",
+            cells="<results>/qc/samples/{sample}.tsv.gz",
+        output:
+            layer="<results>/qc/ambient/{sample}.h5ad",
+        log:
+            "<logs>/correct_ambient/{sample}.log",
+        benchmark:
+            "<benchmarks>/correct_ambient/{sample}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(1500, factor=40),
+            runtime=minutes(10),
+        params:
+            code=code_fingerprint("dtcflow.qc.decontaminate"),
+        script:
+            "../scripts/correct_ambient.py"
+
+
 rule audit_losses:
     input:
         qc=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),

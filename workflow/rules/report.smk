@@ -39,6 +39,7 @@ rule assemble_cohort:
         calls="<results>/calls/cells.tsv.gz",
         scores="<results>/scores/cells.tsv.gz",
         windows=of_cohort("<results>/cnv/patients/{patient}.h5ad"),
+        ambient=of_cohort("<results>/qc/ambient/{sample}.h5ad") if config["qc"]["ambient_layer"] else [],
         provenance="<results>/provenance.json",
         panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
     output:

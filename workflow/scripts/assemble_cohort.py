@@ -19,6 +19,9 @@ cells = assemble_cells(
     primary_scores=shown_scores(load_panel(files.panel), scores),
 )
 windows = (read_stage(path, "cnv") for path in files.windows)
-cohort = assemble_cohort(read_stage(files.cohort, "embedding"), cells, windows, provenance=read_json(files.provenance))
+ambient = (read_stage(path, "ambient") for path in files.ambient)
+cohort = assemble_cohort(
+    read_stage(files.cohort, "embedding"), cells, windows, provenance=read_json(files.provenance), ambient=ambient
+)
 write_stage(cohort, snakemake.output.cohort, "cohort")
 write_table(cells, snakemake.output.cells, "cells")

@@ -210,6 +210,8 @@ def load_config(source: Mapping[str, Any] | str | Path, *, where: str | None = N
             del plain[name]
     if isinstance(plain.get("simulate"), dict) and plain["simulate"].get("scenario", "") is None:
         plain["simulate"]["scenario"] = "null"  # YAML reads the scenario's name, null, as nothing
+    if isinstance(plain.get("intake"), dict) and plain["intake"].get("cell_calling") is False:
+        plain["intake"]["cell_calling"] = "off"  # YAML reads a bare off as false
     problems = violations(schema, plain, where=where)
     if not problems:
         if optional:

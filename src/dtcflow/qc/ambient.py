@@ -1,21 +1,21 @@
-"""Share of each cell's transcripts that came from the ambient soup, estimated without the unfiltered matrix.
+"""Share of each cell's transcripts that came from the ambient soup, and how much of each count that leaves.
 
 The idea is SoupX's (Young 2020, PMID 33367645): transcripts that a cell cannot make (haemoglobin in a T cell) came
 from the soup, so observed over expected in the soup is the contaminated share. The computation is our own: the soup's
-profile is taken to be the sample's pooled profile, and each cell's share is shrunk to the sample's by a gamma-Poisson
-model.
+profile is that of the empty droplets or, without the unfiltered matrix, the sample's pooled profile, and each cell's
+share is shrunk to the sample's by a gamma-Poisson model.
 
-With gene class k, cell c of a type that cannot express k, N_c counts and s_k the pooled share of the class::
+With gene class k, cell c of a type that cannot express k, N_c counts and s_k the class's share of the soup::
 
     o_ck ~ Poisson(rho_c * N_c * s_k)        rho_c ~ Gamma(a, b)
     E[rho_c | o] = (a + sum_k o_ck) / (b + sum_k N_c s_k)
 
 Limits, to be kept in mind when the number is read:
 
-* The pooled profile stands in for the soup. Cells that burst (erythrocytes) leave more in the soup than in the pool and
-  their class overestimates; robust ones (plasma cells) leave less and theirs underestimates. Classes that disagree
-  with the median class are therefore set aside, and the sample's value is good to a factor of two or three, not
-  better. Where only one class is informative nothing can be checked.
+* Without empty droplets the pooled profile stands in for the soup. Cells that burst (erythrocytes) leave more in the
+  soup than in the pool and their class overestimates; robust ones (plasma cells) leave less and theirs underestimates.
+  Classes that disagree with the median class are therefore set aside, and the sample's value is good to a factor of
+  two or three, not better. Where only one class is informative nothing can be checked.
 * A class without producing cells in the sample cannot be told from total contamination; it is set aside too.
 * First-pass cell types are used. A wrong type makes endogenous transcripts look ambient. The sample's rates therefore
   leave out cells far above the rest, and a cell in which a class exceeds what total contamination would explain does
@@ -74,6 +74,8 @@ MAX_CLASS_RATE: Final = 0.5
 """A class above this sample-wide rate has no producing cells in the sample (or the wrong ones): not used."""
 MAX_DISAGREEMENT: Final = 3.0
 """Classes whose rate is further than this factor from the median class's are not used."""
+EMPTY_DROPLETS: Final = "empty droplets"
+POOLED_CELLS: Final = "pooled cells"
 EXCESS_P: Final = 0.05
 TRIM_FOLD: Final = 5.0
 TRIM_P: Final = 1e-3
@@ -85,7 +87,8 @@ _ROUNDS: Final = 20
 class Ambient:
     """Ambient share per cell (``fraction``, 0-1, NaN where nothing is informative) and of the sample.
 
-    ``classes``: per gene class its sample-wide rate, expected counts and whether it was used or why not.
+    ``classes``: per gene class its sample-wide rate, expected counts and whether it was used or why not. ``soup``:
+    where the soup's profile comes from.
     """
 
     fraction: npt.NDArray[np.float64]
@@ -93,11 +96,13 @@ class Ambient:
     sample_estimate: float = np.nan
     dispersion: float = np.nan
     classes: tuple[dict[str, Any], ...] = ()
+    soup: str = POOLED_CELLS
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the JSON summary."""
         return {
             "status": self.status,
+            "soup": self.soup,
             "sample_estimate": self.sample_estimate,
             "dispersion": self.dispersion,
             "n_estimated": int(np.isfinite(self.fraction).sum()),
@@ -118,6 +123,7 @@ def estimate_ambient(
     symbols: pd.Index,
     cell_type: pd.Series,
     *,
+    soup: npt.NDArray[np.float64] | None = None,
     cannot_express: Mapping[str, tuple[str, ...]] = CANNOT_EXPRESS,
 ) -> Ambient:
     """Estimate the ambient share of every cell of one sample.
@@ -131,6 +137,9 @@ def estimate_ambient(
     cell_type
         First-pass cell type per cell (:data:`dtcflow.contracts.CELL_TYPES`); cells of type ``unknown`` are never
         informative.
+    soup
+        Counts per gene of the empty droplets of the unfiltered matrix (length genes); without it the pooled profile of
+        the cells stands in.
     cannot_express
         Per gene class the cell types that cannot express it.
 
@@ -147,7 +156,12 @@ def estimate_ambient(
     labels = cell_type.to_numpy(object)
     masks = class_masks(symbols)
     per_class = np.asarray(counts @ np.column_stack(list(masks.values())).astype(np.float64), dtype=np.float64)
-    pooled = per_class.sum(axis=0) / totals.sum()
+    measured = soup is not None and float(soup.sum()) > 0
+    if soup is not None and measured:
+        pooled = np.array([float(soup[mask].sum()) for mask in masks.values()]) / float(soup.sum())
+    else:
+        pooled = per_class.sum(axis=0) / totals.sum()
+    source = EMPTY_DROPLETS if measured else POOLED_CELLS
 
     observed = np.zeros((n, len(masks)))
     expected = np.zeros((n, len(masks)))
@@ -164,12 +178,12 @@ def estimate_ambient(
     classes = _judge_classes(masks, (observed * typical).sum(axis=0), (expected * typical).sum(axis=0), pooled=pooled)
     kept = np.array([entry["used"] for entry in classes], dtype=bool)
     if not kept.any():
-        return Ambient(nothing, "not_estimated: no informative gene class", classes=tuple(classes))
+        return Ambient(nothing, "not_estimated: no informative gene class", classes=tuple(classes), soup=source)
     o_cell, e_cell = observed[:, kept].sum(axis=1), expected[:, kept].sum(axis=1)
     ordinary = typical[:, kept].all(axis=1)
     mean, dispersion = fit_gamma_poisson(o_cell[ordinary], e_cell[ordinary])
     fraction = np.where(e_cell > 0, shrink(o_cell, e_cell, mean=mean, dispersion=dispersion), np.nan)
-    return Ambient(np.clip(fraction, 0.0, 1.0), "estimated", min(mean, 1.0), dispersion, tuple(classes))
+    return Ambient(np.clip(fraction, 0.0, 1.0), "estimated", min(mean, 1.0), dispersion, tuple(classes), source)
 
 
 def _typical(observed: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -8,12 +8,14 @@ from typing import Any, Final
 
 import anndata as ad
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dtcflow import contracts
 from dtcflow.qc.ambient import Ambient, estimate_ambient
 from dtcflow.qc.doublets import Doublets, score_doublets
-from dtcflow.qc.lineage import LINEAGES, UNKNOWN, FirstPass, first_pass_lineage
+from dtcflow.qc.droplets import called_mask, uncalled_table
+from dtcflow.qc.lineage import LINEAGES, UNKNOWN, FirstPass, count_markers, first_pass_lineage
 from dtcflow.qc.loss_audit import epithelial_evidence
 from dtcflow.qc.metrics import METRICS, counts_csr, gene_symbols, qc_metrics
 from dtcflow.qc.thresholds import (
@@ -25,7 +27,7 @@ from dtcflow.qc.thresholds import (
     find_thresholds,
     removing_reasons,
 )
-from dtcflow.scores.signatures import GeneSet
+from dtcflow.scores.signatures import GeneSet, load_markers
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +66,10 @@ def qc_sample(
     Returns
     -------
     ``(cells, summary)``. ``cells`` is the table ``qc_cells``, every input cell in input order, with one more column,
-    ``first_pass_type``. ``summary`` holds ``n_cells``, ``n_pass``, ``lineages``, ``waterfall``, ``thresholds``
-    (value and origin), ``doublets``, ``ambient``, ``epithelial``, ``panels_not_scored`` and ``warnings``.
+    ``first_pass_type``. Droplets that intake did not call as cells fail with the reason ``empty_droplet``; they take no
+    part in any threshold or estimate. ``summary`` holds ``n_cells``, ``n_pass``, ``n_uncalled``, ``lineages``,
+    ``waterfall``, ``thresholds`` (value and origin), ``doublets``, ``ambient``, ``epithelial``, ``panels_not_scored``
+    and ``warnings``.
 
     Raises
     ------
@@ -73,6 +77,9 @@ def qc_sample(
         When a setting is out of its range.
     """
     rule = Rule.from_settings(settings)
+    everything = adata
+    if not (called := called_mask(adata.obs)).all():
+        adata = adata[called].copy()
     counts = counts_csr(adata)
     symbols = gene_symbols(adata)
     metrics = qc_metrics(adata)
@@ -94,6 +101,8 @@ def qc_sample(
     cells = cells.join(lineage).reset_index(drop=True)
     columns = list(contracts.TABLES["qc_cells"])
     cells = cells[[*columns, *(c for c in cells.columns if c not in columns)]]
+    if not called.all():
+        cells = _add_uncalled(cells, everything, ~called, markers=markers)
 
     summary = summarise(
         cells,
@@ -107,6 +116,26 @@ def qc_sample(
     for warning in summary["warnings"]:
         logger.warning("%s: %s", summary.get("sample_id", "empty sample"), warning)
     return cells, summary
+
+
+def _add_uncalled(
+    cells: pd.DataFrame,
+    everything: ad.AnnData,
+    uncalled: npt.NDArray[np.bool_],
+    *,
+    markers: Mapping[str, GeneSet] | None,
+) -> pd.DataFrame:
+    """Table of the called cells with the rows of the droplets that were not called, in the order of the input."""
+    droplets = everything[uncalled].copy()
+    panels = load_markers() if markers is None else markers
+    epithelial = {name: panel for name, panel in panels.items() if name == contracts.EPITHELIAL}
+    shown = count_markers(counts_csr(droplets), droplets.var_names, epithelial)
+    n_markers = shown.sum(axis=1).to_numpy(np.float64)
+    rows = uncalled_table(droplets, qc_metrics(droplets), n_markers, cells.columns)
+    joined = pd.concat([cells, rows.astype({c: t for c, t in cells.dtypes.items() if t != np.int64})])
+    order = pd.Index(joined["cell_id"]).get_indexer(everything.obs_names.astype(object))
+    ordered: pd.DataFrame = joined.iloc[order].reset_index(drop=True)
+    return ordered
 
 
 def _droplet_steps(
@@ -131,7 +160,8 @@ def _droplet_steps(
         )
     if plate:
         return doublets, Ambient(np.full(n, np.nan), "not_estimated: plate data")
-    return doublets, estimate_ambient(counts, symbols, lineage["first_pass_type"])
+    soup = adata.var[contracts.AMBIENT_COUNT].to_numpy(np.float64) if contracts.AMBIENT_COUNT in adata.var else None
+    return doublets, estimate_ambient(counts, symbols, lineage["first_pass_type"], soup=soup)
 
 
 def waterfall(cells: pd.DataFrame) -> list[dict[str, Any]]:
@@ -191,6 +221,7 @@ def summarise(
         **{key: str(cells[key].iloc[0]) for key in ("sample_id", "patient_id", "compartment") if len(cells)},
         "n_cells": len(cells),
         "n_pass": int(passed.sum()),
+        "n_uncalled": int(cells["qc_reasons"].str.startswith("empty_droplet(").sum()),
         "lineages": lineages,
         "panels_not_scored": list(first_pass.not_scored),
         "waterfall": waterfall(cells),

@@ -47,7 +47,7 @@ MIN_PCT_MT_DISTANCE: Final = 5.0
 """Percentage points above the median that are never a high outlier (nuclei have a median near 0)."""
 MIN_COMPLEXITY_DISTANCE: Final = 0.05
 
-REMOVING: Final = ("empty", "low_counts", "low_genes", "high_mt")
+REMOVING: Final = ("empty_droplet", "empty", "low_counts", "low_genes", "high_mt")
 """Reasons that remove a cell, in the order of the waterfall."""
 NOTE: Final = "note:"
 """Prefix of a remark that does not remove the cell."""

@@ -7,10 +7,12 @@ high on stemness sets and are copy-number flat are in both.
 
 from dtcflow.simulate.cohort import SimulatedSample, Truth, cohort_truth, simulate_cohort, write_cohort
 from dtcflow.simulate.design import SCENARIOS, Scenario, get_scenario, sample_sheet
+from dtcflow.simulate.droplets import RawSample, simulate_raw
 from dtcflow.simulate.study import write_study
 
 __all__ = [
     "SCENARIOS",
+    "RawSample",
     "Scenario",
     "SimulatedSample",
     "Truth",
@@ -18,6 +20,7 @@ __all__ = [
     "get_scenario",
     "sample_sheet",
     "simulate_cohort",
+    "simulate_raw",
     "write_cohort",
     "write_study",
 ]

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dtcflow.simulate.cells import Cells, sample_key
-from dtcflow.simulate.design import CARCINOMA, SamplePlan, Scenario
+from dtcflow.simulate.design import CARCINOMA, STATES, SamplePlan, Scenario
 from dtcflow.simulate.expression import Floats, Patient, Universe, dosage_factor, stream
 
 BLOCK: Final = 256
@@ -42,8 +42,8 @@ def _state_profiles(sample: SamplePlan, patient: Patient, universe: Universe, st
     return profiles
 
 
-def _soup(components: pd.DataFrame, profiles: dict[str, Floats], universe: Universe) -> Floats:
-    """The sample's ambient profile: the mean of its cells, each weighted by its counts. Sums to one."""
+def _soup(components: pd.DataFrame, profiles: dict[str, Floats], universe: Universe, leak: dict[str, float]) -> Floats:
+    """The sample's ambient profile: the mean of its cells, weighted by counts and the state's leak. Sums to one."""
     soup: Floats = np.zeros(len(universe.genes))
     totals = components.groupby(["state", "altered"], as_index=False, sort=True)["library"].sum()
     for state, altered, library in totals.itertuples(index=False, name=None):
@@ -51,9 +51,32 @@ def _soup(components: pd.DataFrame, profiles: dict[str, Floats], universe: Unive
         if altered:
             profile = profile * dosage_factor(universe, parse_events(altered))
             profile = profile / profile.sum()
-        soup += library * profile
+        soup += leak.get(str(state), 1.0) * library * profile
     soup /= soup.sum()
     return soup
+
+
+def _leak(sample: SamplePlan, scenario: Scenario, seed: int) -> dict[str, float]:
+    """How much each cell state leaves in the soup, relative to its captured counts."""
+    if scenario.leak_sd == 0:
+        return {}
+    drawn = np.exp(stream(seed, 7, *sample_key(sample)).normal(0.0, scenario.leak_sd, len(STATES)))
+    return dict(zip(STATES, drawn.tolist(), strict=True))
+
+
+def soup_profile(
+    sample: SamplePlan, cells: Cells, patient: Patient, universe: Universe, scenario: Scenario, seed: int
+) -> Floats:
+    """Share of every gene in the sample's soup, as :func:`draw_counts` uses it.
+
+    Returns
+    -------
+    Length n genes, sums to one; zeros for a sample without cells.
+    """
+    if cells.components.empty:
+        return np.zeros(len(universe.genes))
+    profiles = _state_profiles(sample, patient, universe, cells.components["state"])
+    return _soup(cells.components, profiles, universe, _leak(sample, scenario, seed))
 
 
 def _own_rates(
@@ -106,7 +129,7 @@ def draw_counts(
         return sp.csr_matrix(np.zeros((0, n_genes), dtype=np.int32))
     components = cells.components
     profiles = _state_profiles(sample, patient, universe, components["state"])
-    soup = _soup(components, profiles, universe).astype(np.float32)
+    soup = _soup(components, profiles, universe, _leak(sample, scenario, seed)).astype(np.float32)
     phi = universe.dispersion.astype(np.float32)
     rng = stream(seed, 6, *sample_key(sample))
     blocks, rows = [], []

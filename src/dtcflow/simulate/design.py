@@ -72,6 +72,10 @@ class Scenario:
     """The same for disseminated tumour cells."""
     ambient_concentration: float = 40.0
     """Concentration of the Beta distribution of those shares."""
+    leak_sd: float = 0.0
+    """SD over cell states of the natural log of how much a state leaves in the soup, relative to the counts of its
+    captured cells. 0: the soup is the mean of the captured cells. Red cells burst and plasma cells do not, so real
+    soups differ from it."""
     doublet_rate: float = 0.04
     """Share of barcodes with two cells."""
     dying_rate: float = 0.04

@@ -96,6 +96,28 @@ def test_a_class_that_disagrees_is_set_aside(marrow) -> None:
     assert found.sample_estimate == pytest.approx(0.03, abs=0.012)
 
 
+def test_the_empty_droplets_correct_a_soup_that_is_not_the_pool(marrow) -> None:
+    adata = marrow.draw(CELLS, ambient=0.1, seed=1)
+    pool = np.asarray(adata.layers["counts"].sum(axis=0)).ravel()
+    same = estimate_ambient(adata.layers["counts"], adata.var_names, adata.obs["truth"], soup=pool)
+    assert same.soup == "empty droplets"
+    assert estimate(adata).soup == "pooled cells"
+    np.testing.assert_allclose(same.fraction, estimate(adata).fraction)
+    # a soup with twice the share of every informative gene means half the contamination
+    informative = np.any(list(class_masks(adata.var_names).values()), axis=0)
+    richer = np.where(
+        informative,
+        2 * pool,
+        pool * (1 - 2 * pool[informative].sum() / pool.sum()) / (1 - pool[informative].sum() / pool.sum()),
+    )
+    halved = estimate_ambient(adata.layers["counts"], adata.var_names, adata.obs["truth"], soup=richer)
+    assert halved.sample_estimate == pytest.approx(same.sample_estimate / 2, rel=0.1)
+    assert (
+        estimate_ambient(adata.layers["counts"], adata.var_names, adata.obs["truth"], soup=0 * pool).soup
+        == "pooled cells"
+    )
+
+
 def test_nothing_informative_is_a_status(marrow, as_cells) -> None:
     types = pd.Series(["T_NK"] * 5, dtype=object)
     blank = estimate_ambient(sp.csr_matrix((5, len(marrow.genes))), pd.Index(marrow.genes), types)

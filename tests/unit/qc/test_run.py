@@ -188,3 +188,41 @@ def test_plate_data_have_no_soup_and_no_doublet_rate(sample) -> None:
 def test_wrong_settings_are_refused(sample) -> None:
     with pytest.raises(contracts.InputError, match=r"qc\.n_mads"):
         run(sample, settings={"n_mads": -1})
+
+
+def test_uncalled_droplets_fail_and_change_nothing_for_the_cells(sample, result) -> None:
+    mixed = sample.copy()
+    mixed.obs["droplet_class"], mixed.obs["droplet_q"] = "cell", np.nan
+    tiny = sample[sample.obs["kind"] == "tumour"][:3].copy()
+    tiny.layers["counts"] = sp.csr_matrix(np.floor(tiny.layers["counts"].toarray() / 60).astype(np.float32))
+    tiny.obs_names = [f"S1:tiny{i}" for i in range(3)]
+    tiny.obs["droplet_class"], tiny.obs["droplet_q"] = "uncalled", [0.2, 0.5, np.nan]
+    mixed = ad.concat([tiny, mixed], merge="same")
+    cells, summary = run(mixed)
+    assert cells["cell_id"].tolist() == mixed.obs_names.tolist()
+    uncalled = cells.iloc[:3]
+    assert uncalled["qc_reasons"].str.startswith("empty_droplet(q").all()
+    assert uncalled["qc_reasons"].iloc[0] == "empty_droplet(q=0.2)"
+    assert not uncalled["pass_qc"].any()
+    assert uncalled["epithelial_z"].isna().all()
+    assert (uncalled["n_epithelial_markers"] >= 2).all()
+    assert summary["n_uncalled"] == 3
+    assert next(e for e in summary["waterfall"] if e["reason"] == "empty_droplet")["n_removed"] == 3
+    pd.testing.assert_frame_equal(cells.iloc[3:].reset_index(drop=True), result[0], check_dtype=False)
+
+
+def test_the_measured_soup_is_used(sample) -> None:
+    with_soup = sample.copy()
+    with_soup.var["ambient_count"] = np.asarray(sample.layers["counts"].sum(axis=0)).ravel().astype(float)
+    assert run(with_soup)[1]["ambient"]["soup"] == "empty droplets"
+    assert run(sample)[1]["ambient"]["soup"] == "pooled cells"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 20])
+def test_a_sample_of_uncalled_droplets_alone_is_a_result(sample, n) -> None:
+    droplets = sample[:n].copy()
+    droplets.obs["droplet_class"], droplets.obs["droplet_q"] = "uncalled", 0.5
+    cells, summary = run(droplets)
+    assert cells["cell_id"].tolist() == droplets.obs_names.tolist()
+    assert not cells["pass_qc"].any()
+    assert (summary["n_cells"], summary["n_uncalled"], summary["n_pass"]) == (n, n, 0)
