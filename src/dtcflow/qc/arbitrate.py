@@ -178,14 +178,14 @@ def arbitrate(
     key = stable_order(cell_ids[rows].tolist(), seed=0)
     rows = rows[np.lexsort((key, -np.round(np.nan_to_num(z[rows], nan=0.0), 3)))]
     model = _Model.build(profiles, soup, symbols, panel, ambient_mean=ambient_mean)
-    found = _fit(sp.csr_matrix(counts[rows]), totals[rows], model)
+    found = _fit(sp.csr_matrix(counts[rows]), totals[rows], model, n_others=int((totals > 0).sum()) - rows.size)
     cells = empty
     place = cells.index[rows]
     best = found.probability.argmax(axis=1)
     cells.loc[place, "arbitration"] = np.array(CLASSES, dtype=object)[best]
     cells.loc[place, ["p_single", "p_doublet", "p_coated"]] = found.probability
     cells.loc[place, "doublet_partner"] = np.where(best == 1, np.array(profiles.types, object)[found.partner], "")
-    prior = {name: float(value) for name, value in zip(CLASSES, found.prior, strict=True)}
+    prior = {name: float(value) for name, value in zip((*CLASSES, "resident"), found.prior, strict=True)}
     return Arbitration(cells, "arbitrated", int(rows.size), prior, found.soup_epithelial)
 
 
@@ -230,17 +230,13 @@ def _make_grid(ambient_mean: float) -> _Grid:
     ordinary = stats.beta.ppf((np.arange(6) + 0.5) / 6, 8 * mean, 8 * (1 - mean))
     share = stats.beta.ppf((np.arange(60) + 0.5) / 60, 2, 2)
     wide = 0.02 + 0.88 * (np.arange(40) + 0.5) / 40
-    free = np.concatenate([ordinary, wide])
-    log_weights = (
-        np.full(6, -np.log(6)),
-        np.full(360, -np.log(360)),
-        np.concatenate([np.full(6, np.log(0.3 / 6)), np.full(40, np.log(0.7 / 40))]),
-    )
-    points: list[list[Floats]] = [[], [], []]
-    uv: list[list[Floats]] = [[], [], []]
+    log_weights = tuple(np.full(k, -np.log(k)) for k in (6, 360, 40, 6))
+    points: list[list[Floats]] = [[], [], [], []]
+    uv: list[list[Floats]] = [[], [], [], []]
     for extra in SOUP_EPITHELIAL:
         m, s = (part.ravel() for part in np.meshgrid(share, ordinary, indexing="ij"))
-        for k, (own, ambient) in enumerate(((np.ones(6), ordinary), (m, s), (np.zeros(free.size), free))):
+        hypotheses = ((np.ones(6), ordinary), (m, s), (np.zeros(40), wide), (np.zeros(6), ordinary))
+        for k, (own, ambient) in enumerate(hypotheses):
             at_v = np.minimum(ambient * (1 - extra), MAX_V)
             at_u = np.clip((own * (1 - ambient) + ambient * extra) / (1 - at_v), 0.0, 1.0)
             along_u = spline_u(np.arcsin(np.sqrt(at_u)))
@@ -315,15 +311,15 @@ class _Found:
     soup_epithelial: float
 
 
-def _fit(counts: sp.csr_matrix, totals: Floats, model: _Model) -> _Found:
+def _fit(counts: sp.csr_matrix, totals: Floats, model: _Model, *, n_others: int) -> _Found:
     n_genes = counts.shape[1]
     n_learning = min(counts.shape[0], MAX_LEARNING)
     learned = _Epithelial(np.zeros(n_genes), 0.0, np.zeros((0, n_genes)), np.zeros(0))
     learning = sp.csr_matrix(counts[:n_learning])
     for _ in range(ROUNDS - 1):
-        state = _evaluate(learning, totals[:n_learning], model, learned)
+        state = _evaluate(learning, totals[:n_learning], model, learned, n_others=n_others)
         learned = _learn(learning, totals[:n_learning], model, learned, state)
-    state = _evaluate(counts, totals, model, learned)
+    state = _evaluate(counts, totals, model, learned, n_others=n_others)
     return _Found(state.probability, state.partner, state.prior, float(state.soup @ np.array(SOUP_EPITHELIAL)))
 
 
@@ -355,7 +351,7 @@ def _choose_genes(model: _Model, epithelial: Floats, depth: float) -> npt.NDArra
     return np.sort(np.argsort(-np.round(best / best.max(), 9), kind="stable")[:MAX_GENES])
 
 
-def _evaluate(counts: sp.csr_matrix, totals: Floats, model: _Model, learned: _Epithelial) -> _State:
+def _evaluate(counts: sp.csr_matrix, totals: Floats, model: _Model, learned: _Epithelial, *, n_others: int) -> _State:
     """Likelihoods of all hypotheses for every cell, then priors and probabilities."""
     from scipy.special import logsumexp
 
@@ -366,7 +362,7 @@ def _evaluate(counts: sp.csr_matrix, totals: Floats, model: _Model, learned: _Ep
     grid = model.grid
     mix = grid.mix.astype(np.float32)
     n_soup = len(SOUP_EPITHELIAL)
-    likelihood = np.zeros((n, 3, n_soup))
+    likelihood = np.zeros((n, 4, n_soup))
     partner = np.zeros(n, dtype=np.intp)
     mixture = np.zeros((n, 2, 3))
     mean_resident = residents.T @ model.type_prior
@@ -393,7 +389,8 @@ def _evaluate(counts: sp.csr_matrix, totals: Floats, model: _Model, learned: _Ep
             single = tables[0] @ grid.points[0][s].T + grid.weights[0]
             doublet = tables @ grid.points[1][s].T + grid.weights[1] + log_type[close][:, None]
             coated = tables @ grid.points[2][s].T + grid.weights[2] + log_type[close][:, None]
-            likelihood[cell, :, s] = logsumexp(single), logsumexp(doublet), logsumexp(coated)
+            resident = tables @ grid.points[3][s].T + grid.weights[3] + log_type[close][:, None]
+            likelihood[cell, :, s] = [logsumexp(part) for part in (single, doublet, coated, resident)]
             if s == 3:
                 partner[cell] = close[doublet.max(axis=1).argmax()]
                 w = np.exp(doublet - doublet.max())
@@ -402,7 +399,7 @@ def _evaluate(counts: sp.csr_matrix, totals: Floats, model: _Model, learned: _Ep
                 w1 = np.exp(single - single.max())
                 u, v = (w1 @ grid.uv[0][s]) / w1.sum()
                 mixture[cell, 0] = u * (1 - v), (1 - u) * (1 - v), v
-    probability, prior, soup_weight = _posterior(likelihood)
+    probability, prior, soup_weight = _posterior(likelihood, n_others=n_others)
     return _State(probability, partner, prior, soup_weight, mixture)
 
 
@@ -421,29 +418,35 @@ def _log_likelihood(
     return np.asarray(total - mu @ (x + inverse), dtype=np.float64)
 
 
-def _posterior(likelihood: Floats) -> tuple[Floats, Floats, Floats]:
-    """Class probabilities of every cell, the sample's class shares, and the soup's epithelial share."""
+def _posterior(likelihood: Floats, *, n_others: int) -> tuple[Floats, Floats, Floats]:
+    """Class probabilities of every cell, the sample's class shares, and the soup's epithelial share.
+
+    The candidates were picked from all cells because of their epithelial transcripts: among many resident cells some
+    show a few by chance. The other cells of the sample therefore count as residents in the prior.
+    """
     from scipy.special import logsumexp
 
-    n, _, n_soup = likelihood.shape
+    n, n_classes, n_soup = likelihood.shape
     evidence = np.zeros(n_soup)
-    shares = np.zeros((n_soup, 3))
-    responsibilities = np.zeros((n_soup, n, 3))
+    shares = np.zeros((n_soup, n_classes))
+    responsibilities = np.zeros((n_soup, n, n_classes))
+    others = np.zeros(n_classes)
+    others[-1] = n_others
     for s in range(n_soup):
-        share = np.full(3, 1 / 3)
+        share = np.array([1.0, 1.0, 1.0, 1.0 + n_others]) / (4.0 + n_others)
         for _ in range(50):
             weighted = likelihood[:, :, s] + np.log(share)
             norm = logsumexp(weighted, axis=1, keepdims=True)
             r = np.exp(weighted - norm)
-            new = np.clip((r.sum(axis=0) + 1.0) / (n + 3.0), PRIOR_BOUNDS, None)
-            new /= new.sum()
-            if np.abs(new - share).max() < 1e-4:
+            new = (r.sum(axis=0) + 1.0 + others) / (n + n_classes + n_others)
+            if np.abs(new / share - 1).max() < 1e-3:
                 break
             share = new
         evidence[s] = float(norm.sum())
         shares[s], responsibilities[s] = share, r
     weight = np.exp(evidence - logsumexp(evidence))
-    return np.einsum("s,snk->nk", weight, responsibilities), weight @ shares, weight
+    four = np.einsum("s,snk->nk", weight, responsibilities)
+    return np.column_stack([four[:, :2], four[:, 2:].sum(axis=1)]), weight @ shares, weight
 
 
 def _learn(

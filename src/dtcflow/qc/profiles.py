@@ -29,6 +29,10 @@ SMOOTHING_CELLS: Final = 1.0
 DISPERSION_PRIOR: Final = 30.0
 """Weight of the common dispersion, in the unit of the gene's own evidence (sum of squared means)."""
 DISPERSION_RANGE: Final = (0.02, 5.0)
+ROUNDS: Final = 3
+"""Times that residents are given to the type that explains them best."""
+FLOOR: Final = 1e-8
+"""Smallest share of counts, so that no count is impossible."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Profiles:
 
     ``types``: names, in alphabetical order; ``shares``: types x genes, expected share of counts, rows sum to one;
     ``n_cells``: cells of each type in the sample; ``depth``: median counts of a cell of the type; ``pooled``: share of
-    counts of each gene in the whole sample; ``dispersion``: gamma-Poisson phi per gene within types.
+    counts of each gene in the whole sample; ``dispersion``: gamma-Poisson phi per gene within types; ``label``: per
+    cell the position of its type in ``types``, -1 for cells that take no part.
     """
 
     types: tuple[str, ...]
@@ -46,6 +51,7 @@ class Profiles:
     depth: Floats
     pooled: Floats
     dispersion: Floats
+    label: npt.NDArray[np.int64]
 
 
 def resident_profiles(
@@ -53,12 +59,16 @@ def resident_profiles(
 ) -> Profiles:
     """Mean profile of every first-pass type with at least :data:`MIN_TYPE_CELLS` cells.
 
+    First-pass types rest on a few markers, and a soup full of immunoglobulin turns T cells into plasma cells. So every
+    resident cell is given to the type whose profile explains all of its counts best, and the profiles are computed
+    again, :data:`ROUNDS` times. Types keep their names.
+
     Parameters
     ----------
     counts
         Raw counts, cells x genes.
     cell_type
-        First-pass type of each cell; ``unknown`` and ``epithelial`` are no resident types.
+        First-pass type of each cell; ``unknown`` and ``epithelial`` are no resident types, but their cells may join one.
     cell_ids
         Names of the cells; they decide which cells of a large type are used, whatever their order.
     excluded
@@ -68,25 +78,56 @@ def resident_profiles(
     pooled = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
     pooled = pooled / max(pooled.sum(), 1.0)
     order = stable_order(cell_ids.tolist(), seed=0)
-    usable = ~excluded & (totals > 0) & ~np.isin(cell_type, [contracts.UNKNOWN, contracts.EPITHELIAL])
+    free = ~excluded & (totals > 0)
+    named = free & ~np.isin(cell_type, [contracts.UNKNOWN, contracts.EPITHELIAL])
+    sizes = pd.Series(cell_type[named], dtype=object).value_counts()
+    types = tuple(sorted(str(name) for name, size in sizes.items() if size >= MIN_TYPE_CELLS))
+    label = np.full(len(cell_type), -1, dtype=np.int64)
+    for number, name in enumerate(types):
+        label[named & (cell_type == name)] = number
     smoothing = SMOOTHING_CELLS * float(np.median(totals[totals > 0])) if (totals > 0).any() else 1.0
-    names: list[str] = []
-    shares: list[Floats] = []
-    sizes: list[int] = []
-    depths: list[float] = []
+    shares, dispersion = _means(counts, totals, label, len(types), order, pooled, smoothing)
+    for _ in range(ROUNDS if types else 0):
+        score = type_scores(counts, totals, shares, dispersion)
+        label = np.where(free, score.argmax(axis=1), -1)
+        shares, dispersion = _means(counts, totals, label, len(types), order, pooled, smoothing)
+    n_cells = np.bincount(label[label >= 0], minlength=len(types)).astype(np.int64)
+    depth = np.array([float(np.median(totals[label == k])) if n_cells[k] else 0.0 for k in range(len(types))])
+    return Profiles(types, shares, n_cells, depth, pooled, dispersion, label)
+
+
+def type_scores(counts: sp.csr_matrix, totals: Floats, shares: Floats, dispersion: Floats) -> Floats:
+    """Log quasi-likelihood of every cell under every profile, cells x profiles, up to a constant per cell.
+
+    Poisson terms, each gene weighted by Poisson over gamma-Poisson variance at its mean in a median cell of the sample.
+    """
+    depth = float(np.median(totals[totals > 0])) if (totals > 0).any() else 1.0
+    shares = shares + FLOOR
+    weight = 1.0 / (1.0 + dispersion * depth * shares.mean(axis=0))
+    return np.asarray(counts @ (weight * np.log(shares)).T - totals[:, None] * (shares @ weight), dtype=np.float64)
+
+
+def _means(
+    counts: sp.csr_matrix,
+    totals: Floats,
+    label: npt.NDArray[np.int64],
+    n_types: int,
+    order: npt.NDArray[np.uint64],
+    pooled: Floats,
+    smoothing: float,
+) -> tuple[Floats, Floats]:
+    """Smoothed mean profile of each type (types x genes), and the dispersion around it (genes)."""
+    shares = np.tile(pooled, (n_types, 1))
     excess, weight = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
-    for name in sorted(set(cell_type[usable].tolist())):
-        rows = np.flatnonzero(usable & (cell_type == name))
-        if rows.size < MIN_TYPE_CELLS:
+    for number in range(n_types):
+        rows = np.flatnonzero(label == number)
+        if not rows.size:
             continue
         chosen = np.sort(rows[np.argsort(order[rows], kind="stable")][:MAX_TYPE_CELLS])
         part, depth = sp.csr_matrix(counts[chosen]), totals[chosen]
         total = np.asarray(part.sum(axis=0), dtype=np.float64).ravel()
         mean = total / depth.sum()
-        names.append(name)
-        sizes.append(int(rows.size))
-        depths.append(float(np.median(depth)))
-        shares.append((total + smoothing * pooled) / (depth.sum() + smoothing))
+        shares[number] = (total + smoothing * pooled) / (depth.sum() + smoothing)
         # Var[x] = mu + phi mu^2 with mu = N m, summed over the cells of the type
         squares = sp.csr_matrix((part.data.astype(np.float64) ** 2, part.indices, part.indptr), shape=part.shape)
         sum_squares = np.asarray(squares.sum(axis=0)).ravel()
@@ -96,11 +137,4 @@ def resident_profiles(
     known = weight >= DISPERSION_PRIOR
     common = float(np.clip(np.median(excess[known] / weight[known]), 0.0, 1.0)) if known.any() else 0.0
     dispersion = np.clip((excess + DISPERSION_PRIOR * common) / (weight + DISPERSION_PRIOR), *DISPERSION_RANGE)
-    return Profiles(
-        tuple(names),
-        np.array(shares).reshape(len(names), counts.shape[1]),
-        np.array(sizes, dtype=np.int64),
-        np.array(depths),
-        pooled,
-        dispersion,
-    )
+    return shares, dispersion
