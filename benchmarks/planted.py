@@ -34,7 +34,9 @@ class Planted:
     adata: ad.AnnData
     truth: pd.DataFrame
     """Index as ``adata``: ``kind`` (one of :data:`KINDS`; ``resident``; ``resident_doublet``), ``cell_type`` of the
-    resident part, ``second_type`` (residents' doublets), ``summed`` (a doublet with the depth of both its cells)."""
+    resident part, ``second_type`` (residents' doublets), ``heterotypic``,
+    ``dying``, ``summed`` (a doublet with the depth of both its cells), ``part`` (tumour cell's share of a doublet's
+    counts, soup's share of a coated cell's)."""
 
 
 def _wrap(counts: sp.spmatrix, genes: pd.Index, truth: pd.DataFrame, *, sample: str) -> Planted:
@@ -98,6 +100,7 @@ def simulated(
     healthy = own[(own["dying"] == 0) & ~own["stray"]]
     tumour_events = join_events(person.karyotype[person.dtc_clone])
     n_planted = single + doublet + coated
+    part = np.full(marrow_cells + n_planted, np.nan)
     first = marrow_cells
     rows: list[dict[str, object]] = []
 
@@ -129,11 +132,13 @@ def simulated(
         barcode, share = first + single + i, rng.beta(4, 4)
         summed[barcode] = i % 2 == 0
         mine, its = (depth, MARROW_DEPTH * depth) if summed[barcode] else (share * depth, (1 - share) * depth)
+        part[barcode] = mine / (mine + its)
         component(barcode, CARCINOMA, mine)
         component(barcode, str(partners[i]), its)
     for i in range(coated):
         barcode = first + single + doublet + i
-        component(barcode, str(partners[doublet + i]), depth, ambient=rng.uniform(*COATED_SHARE))
+        part[barcode] = rng.uniform(*COATED_SHARE)
+        component(barcode, str(partners[doublet + i]), depth, ambient=part[barcode])
     # burst cells shape the soup, which is the mean of all cells by their counts; their own barcodes are dropped
     total = float(own["library"].sum()) + sum(float(row["library"]) for row in rows)
     gone = 1 - lysed_tumour - lysed_red
@@ -154,6 +159,7 @@ def simulated(
             "heterotypic": [*(marrow.truth["doublet_kind"] == "heterotypic"), *[False] * n_planted],
             "dying": [*marrow.truth["is_dying"], *[False] * n_planted],
             "summed": summed,
+            "part": part,
         }
     )
     return _wrap(counts[: first + n_planted], universe.genes.index, truth, sample=f"sim{seed}p{patient}")
@@ -205,11 +211,15 @@ def semireal(
 
     planted = [thinned(counts[singles], THINNING, rng)]
     depths = np.asarray(planted[0].sum(axis=1)).ravel()
+    part = [np.nan] * single
     for a, b in zip(in_doublets, partners, strict=True):
-        both = sp.csr_matrix(thinned(counts[a], THINNING, rng) + counts[b])
+        mine_thinned = thinned(counts[a], THINNING, rng)
+        both = sp.csr_matrix(mine_thinned + counts[b])
+        part.append(float(mine_thinned.sum()) / float(both.sum()))
         planted.append(thinned(both, min(1.0, float(rng.choice(depths)) / float(both.sum())), rng))
     for row in bases:
         share, total = rng.uniform(*COATED_SHARE), float(counts[row].sum())
+        part.append(share)
         drawn = rng.multinomial(round(share * total), soup).astype(np.float32)
         planted.append(sp.csr_matrix(thinned(counts[row], 1 - share, rng) + sp.csr_matrix(drawn)))
     pairs: list[tuple[str, str]] = []
@@ -229,6 +239,7 @@ def semireal(
             "heterotypic": [*[False] * (len(immune) + sum(n[:3])), *[True] * len(pairs)],
             "dying": False,
             "summed": False,
+            "part": [*[np.nan] * len(immune), *part, *[np.nan] * len(pairs)],
         }
     )
     return _wrap(sp.vstack([counts[immune], *planted]), cells.var_names, truth, sample=f"OV{patient}")
