@@ -68,7 +68,7 @@ def resident_profiles(
     counts
         Raw counts, cells x genes.
     cell_type
-        First-pass type of each cell; ``unknown`` and ``epithelial`` are no resident types, but their cells may join one.
+        First-pass type of each cell; ``unknown`` and ``epithelial`` are no resident types; their cells may join one.
     cell_ids
         Names of the cells; they decide which cells of a large type are used, whatever their order.
     excluded

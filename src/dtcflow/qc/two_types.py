@@ -118,7 +118,8 @@ def find_two_types(
     exclusive = _Exclusive.build(counts, totals, profiles)
     odds = np.concatenate(
         [
-            whole.log_odds(part := sp.csr_matrix(counts[chunk]), totals[chunk]) + exclusive.log_odds(part, totals[chunk])
+            whole.log_odds(part := sp.csr_matrix(counts[chunk]), totals[chunk])
+            + exclusive.log_odds(part, totals[chunk])
             for chunk in np.split(rows, np.arange(CHUNK, rows.size, CHUNK))
         ]
     )
