@@ -49,6 +49,7 @@ MIN_GENES: Final = 1000
 """Genes with counts in the sample; a panel does not tell three hypotheses apart."""
 MIN_RESIDENTS: Final = 30
 """Cells in resident types with a profile."""
+
 MAX_CHECKS: Final = 30
 """Residents of each type in which the model's scatter is checked."""
 MEASURED_SOUP_PRIOR: Final = 100.0
@@ -167,8 +168,10 @@ def arbitrate(
         SampleModel.build(profiles, soup, marker=np.asarray(symbols.isin(panel)), symbols=symbols, mean=ambient_mean),
         checks=checks,
         check_types=profiles.label[checks],
+        others=np.flatnonzero(~is_candidate & (totals > 0) & (first_pass["n_epithelial_markers"].to_numpy() > 0)),
         n_others=int((totals > 0).sum()) - rows.size,
     )
+    rows = found.rows
     cells = _no_answers(n)
     best = found.probability.argmax(axis=1)
     partner = np.array(profiles.types, dtype=object)[found.partner]

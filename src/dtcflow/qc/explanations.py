@@ -17,6 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy import stats
 from scipy.interpolate import make_interp_spline
+from scipy.special import logsumexp
 
 from dtcflow.qc.profiles import FLOOR, Profiles
 
@@ -62,6 +63,14 @@ N_COATED: Final = 40
 N_U: Final = 13
 N_V: Final = 7
 """Grid lines; see :func:`_grid`."""
+SUSPECT_MIX: Final = (0.3, 0.5, 0.7, 0.95)
+SUSPECT_SOUP: Final = (0.0, 0.1, 0.25, 0.45)
+"""Epithelial shares of a suspect's own RNA, and shares of soup in any cell, in the search among the other cells."""
+SUSPECT_ODDS: Final = -3
+"""Log odds from which such a cell becomes a candidate: the full likelihood decides, the search must only not miss."""
+MIN_TEACHERS: Final = 3.0
+"""Candidates with epithelial cells in them (sum of probabilities) that the search needs: it is as good as they are."""
+
 QUICK: Final = np.array([[0.05, 0.92, 0.03], [0.4, 0.57, 0.03], [0.7, 0.27, 0.03], [0.05, 0.5, 0.45]])
 """Mixtures (epithelial, resident, soup) by which the resident types to be looked at closely are chosen."""
 
@@ -172,11 +181,12 @@ class _Epithelial:
 
 @dataclass(frozen=True)
 class Explained:
-    """Per candidate the ``probability`` (single, doublet, coated) and the resident type (position) of the best doublet.
+    """Per candidate (``rows``) the ``probability`` (single, doublet, coated) and the resident type of the best doublet.
 
     ``prior``: shares of single, doublet, coated and ordinary resident cells in the sample.
     """
 
+    rows: npt.NDArray[np.intp]
     probability: Floats
     partner: npt.NDArray[np.intp]
     prior: Floats
@@ -192,9 +202,10 @@ def explain(
     *,
     checks: npt.NDArray[np.intp],
     check_types: npt.NDArray[np.int64],
+    others: npt.NDArray[np.intp],
     n_others: int,
 ) -> Explained:
-    """Learn the epithelial profile from the first candidates, then explain all of them.
+    """Learn the epithelial profile from the first candidates, look for more of its kind, then explain all of them.
 
     Parameters
     ----------
@@ -206,6 +217,8 @@ def explain(
         Of the sample.
     checks, check_types
         Residents in which the model's scatter is checked, and the position of their type.
+    others
+        Other cells among which cells like the learned profile are looked for; those found become candidates.
     n_others
         Cells of the sample that are no candidates.
     """
@@ -217,10 +230,15 @@ def explain(
     for _ in range(ROUNDS - 1):
         table = _tabulate(learning, depth, model, learned, genes, misfit=misfit, offset=0)
         answer = _posterior(table.likelihood, n_others=n_others + len(rows) - len(first))
+        teachers = float(answer.probability[:, :2].sum())
         learned = _learn(learning, depth, model, learned, table, answer)
         profile, _ = learned.with_all(model.generic)
         genes = _choose_genes(model, profile, float(np.median(depth)))
         misfit = _misfit(counts, totals, model, profile, genes, checks=checks, check_types=check_types)
+    if teachers >= MIN_TEACHERS:
+        prior = float(np.log(answer.prior[:2].sum()))
+        found = _suspects(counts, totals, others, model, profile[genes], genes, misfit=misfit, prior=prior)
+        rows, n_others = np.concatenate([rows, found]), n_others - len(found)
     parts = [
         _tabulate(
             sp.csr_matrix(counts[rows[start : start + CHUNK]]),
@@ -238,7 +256,42 @@ def explain(
     extra = float(answer.soup @ np.array(SOUP_EPITHELIAL))
     four = answer.probability
     three = np.column_stack([four[:, :2], four[:, 2:].sum(axis=1)])
-    return Explained(three, partner, answer.prior, extra, misfit)
+    return Explained(rows, three, partner, answer.prior, extra, misfit)
+
+
+def _suspects(
+    counts: sp.csr_matrix,
+    totals: Floats,
+    rows: npt.NDArray[np.intp],
+    model: SampleModel,
+    epithelial: Floats,
+    genes: npt.NDArray[np.intp],
+    *,
+    misfit: float,
+    prior: float,
+) -> npt.NDArray[np.intp]:
+    """Those of ``rows`` that an epithelial share explains better than any resident type with any share of soup.
+
+    Poisson terms weighted by overdispersion, as fixed profiles make that one product for all cells.
+    """
+    residents, soup = model.residents[:, genes], model.soup[genes]
+    without = np.array([(1 - v) * r + v * soup for r in residents for v in SUSPECT_SOUP])
+    mixed = np.array([u * epithelial + (1 - u) * r for r in residents for u in SUSPECT_MIX])
+    prior_without = np.repeat(model.log_type, len(SUSPECT_SOUP)) - np.log(len(SUSPECT_SOUP))
+    prior_mixed = np.repeat(model.log_type, len(SUSPECT_MIX)) - np.log(len(SUSPECT_MIX)) + prior
+    middle = (epithelial + np.exp(model.log_type) @ residents) / 2
+    found: list[npt.NDArray[np.intp]] = []
+    for chunk in np.split(rows, np.arange(CHUNK, len(rows), CHUNK)):
+        x = sp.csr_matrix(counts[chunk][:, genes])
+        octave = np.floor(np.log2(np.maximum(totals[chunk], 1.0)))
+        for level in np.unique(octave):
+            inside = np.flatnonzero(octave == level)
+            weight = 1 / (1 + model.dispersion[genes] * 2.0 ** (level + 0.5) * middle)
+            part, depth = x[inside], totals[chunk[inside], None]
+            no = (part @ (weight * np.log(without)).T - depth * (without @ weight)) / misfit + prior_without
+            yes = (part @ (weight * np.log(mixed)).T - depth * (mixed @ weight)) / misfit + prior_mixed
+            found.append(chunk[inside[logsumexp(yes, axis=1) - logsumexp(no, axis=1) > SUSPECT_ODDS]])
+    return np.sort(np.concatenate(found)) if found else rows[:0]
 
 
 def _choose_genes(model: SampleModel, epithelial: Floats, depth: float) -> npt.NDArray[np.intp]:
