@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 MIN_TYPE_CELLS: Final = 8
 """Cells a first-pass type needs to have a profile."""
+MIN_STROMAL_CELLS: Final = 20
+"""The same for stromal types: a few "fibroblasts" may be carcinoma cells without epithelial markers."""
 MAX_TYPE_CELLS: Final = 500
 """Cells of a type that are used; more do not change a mean that is compared with single cells."""
 SMOOTHING_CELLS: Final = 1.0
@@ -57,7 +59,7 @@ class Profiles:
 def resident_profiles(
     counts: sp.csr_matrix, cell_type: npt.NDArray[np.object_], cell_ids: pd.Index, *, excluded: npt.NDArray[np.bool_]
 ) -> Profiles:
-    """Mean profile of every first-pass type with at least :data:`MIN_TYPE_CELLS` cells.
+    """Mean profile of every first-pass type with at least :data:`MIN_TYPE_CELLS` (:data:`MIN_STROMAL_CELLS`) cells.
 
     First-pass types rest on a few markers, and a soup full of immunoglobulin turns T cells into plasma cells. So every
     resident cell is given to the type whose profile explains all of its counts best, and the profiles are computed
@@ -81,7 +83,8 @@ def resident_profiles(
     free = ~excluded & (totals > 0)
     named = free & ~np.isin(cell_type, [contracts.UNKNOWN, contracts.EPITHELIAL])
     sizes = pd.Series(cell_type[named], dtype=object).value_counts()
-    types = tuple(sorted(str(name) for name, size in sizes.items() if size >= MIN_TYPE_CELLS))
+    needed = {name: MIN_STROMAL_CELLS for name in contracts.STROMAL_TYPES}
+    types = tuple(sorted(str(name) for name, size in sizes.items() if size >= needed.get(str(name), MIN_TYPE_CELLS)))
     label = np.full(len(cell_type), -1, dtype=np.int64)
     for number, name in enumerate(types):
         label[named & (cell_type == name)] = number
