@@ -33,6 +33,7 @@ DISPERSION_PRIOR: Final = 30.0
 DISPERSION_RANGE: Final = (0.02, 5.0)
 ROUNDS: Final = 3
 """Times that residents are given to the type that explains them best."""
+BLOCK: Final = 8192
 FLOOR: Final = 1e-8
 """Smallest share of counts, so that no count is impossible."""
 
@@ -83,7 +84,7 @@ def resident_profiles(
     free = ~excluded & (totals > 0)
     named = free & ~np.isin(cell_type, [contracts.UNKNOWN, contracts.EPITHELIAL])
     sizes = pd.Series(cell_type[named], dtype=object).value_counts()
-    needed = {name: MIN_STROMAL_CELLS for name in contracts.STROMAL_TYPES}
+    needed = dict.fromkeys(contracts.STROMAL_TYPES, MIN_STROMAL_CELLS)
     types = tuple(sorted(str(name) for name, size in sizes.items() if size >= needed.get(str(name), MIN_TYPE_CELLS)))
     label = np.full(len(cell_type), -1, dtype=np.int64)
     for number, name in enumerate(types):
@@ -107,7 +108,12 @@ def type_scores(counts: sp.csr_matrix, totals: Floats, shares: Floats, dispersio
     depth = float(np.median(totals[totals > 0])) if (totals > 0).any() else 1.0
     shares = shares + FLOOR
     weight = 1.0 / (1.0 + dispersion * depth * shares.mean(axis=0))
-    return np.asarray(counts @ (weight * np.log(shares)).T - totals[:, None] * (shares @ weight), dtype=np.float64)
+    logs, found = (weight * np.log(shares)).T, np.empty((counts.shape[0], len(shares)))
+    # in blocks: a product with doubles copies the counts as doubles
+    for start in range(0, counts.shape[0], BLOCK):
+        part = slice(start, start + BLOCK)
+        found[part] = counts[part] @ logs - totals[part, None] * (shares @ weight)
+    return found
 
 
 def _means(

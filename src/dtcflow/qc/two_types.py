@@ -114,8 +114,8 @@ def find_two_types(
         return not_tested(n, f"{len(profiles.types)} cell types with a profile, {MIN_TYPES} are needed")
     if not rows.size:
         return not_tested(n, "no cell to test")
-    whole = _Whole.build(counts, totals, profiles)
-    exclusive = _Exclusive.build(counts, totals, profiles)
+    whole = AllGenes.build(counts, totals, profiles)
+    exclusive = ExclusiveGenes.build(counts, totals, profiles)
     odds = np.concatenate(
         [
             whole.log_odds(part := sp.csr_matrix(counts[chunk]), totals[chunk])
@@ -124,7 +124,7 @@ def find_two_types(
         ]
     )
     most = max(MAX_RATE[0], MAX_RATE[1] * expected_rate)
-    p, rate = _with_rate(odds, start=float(np.clip(expected_rate, 0.01, most)), most=most)
+    p, rate = with_rate(odds, start=float(np.clip(expected_rate, 0.01, most)), most=most)
     probability = np.full(n, np.nan)
     probability[rows] = p
     flagged = np.zeros(n, dtype=bool)
@@ -134,7 +134,7 @@ def find_two_types(
     return TwoTypes(probability, flagged, "run", rate, whole.misfit)
 
 
-def _with_rate(odds: Floats, *, start: float, most: float) -> tuple[Floats, float]:
+def with_rate(odds: Floats, *, start: float, most: float) -> tuple[Floats, float]:
     """Probabilities and the share of doublets that fit each other; the expected share counts as much as 10 cells."""
     rate = start
     for _ in range(200):
@@ -174,7 +174,7 @@ class _Mixtures:
 
 
 @dataclass(frozen=True)
-class _Whole:
+class AllGenes:
     """Test by all genes that tell the types apart."""
 
     genes: npt.NDArray[np.intp]
@@ -184,7 +184,8 @@ class _Whole:
     misfit: float
 
     @classmethod
-    def build(cls, counts: sp.csr_matrix, totals: Floats, profiles: Profiles) -> _Whole:
+    def build(cls, counts: sp.csr_matrix, totals: Floats, profiles: Profiles) -> AllGenes:
+        """Choose the genes and measure how much further residents scatter between types than the model says."""
         shares = profiles.shares + FLOOR
         depth = float(np.median(totals[totals > 0]))
         best = np.zeros(shares.shape[1])
@@ -236,7 +237,7 @@ class _Whole:
 
 
 @dataclass(frozen=True)
-class _Exclusive:
+class ExclusiveGenes:
     """Test by the summed counts of each type's exclusive genes; ``sets``: genes x usable sets."""
 
     sets: sp.csr_matrix
@@ -245,7 +246,8 @@ class _Exclusive:
     mixtures: _Mixtures
 
     @classmethod
-    def build(cls, counts: sp.csr_matrix, totals: Floats, profiles: Profiles) -> _Exclusive:
+    def build(cls, counts: sp.csr_matrix, totals: Floats, profiles: Profiles) -> ExclusiveGenes:
+        """Find each type's exclusive genes, and the rate and scatter of their sums in cells of every type."""
         shares = profiles.shares
         k = len(profiles.types)
         member = np.array(
