@@ -37,7 +37,7 @@ import scipy.sparse as sp
 from dtcflow.cnv.reference import stable_order
 from dtcflow.qc.explanations import Floats, SampleModel, explain
 from dtcflow.qc.metrics import counts_per_cell
-from dtcflow.qc.profiles import Profiles, resident_profiles
+from dtcflow.qc.profiles import Profiles, gene_sums, resident_profiles
 
 CLASSES: Final = ("single", "doublet", "coated")
 COLUMNS: Final = ("arbitration", "p_single", "p_doublet", "p_coated", "doublet_partner")
@@ -140,7 +140,7 @@ def arbitrate(
     totals = counts_per_cell(counts)
     is_candidate = candidates(z, first_pass["n_epithelial_markers"].to_numpy(np.int64)) & (totals > 0)
     rows = np.flatnonzero(is_candidate)
-    n_seen = int((np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]) > 0).sum())
+    n_seen = int((gene_sums(counts) > 0).sum())
     if n_seen < MIN_GENES:
         return not_arbitrated(n, f"{n_seen} genes with counts, {MIN_GENES} are needed", n_candidates=rows.size)
     if profiles is None:

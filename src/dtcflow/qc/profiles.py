@@ -78,7 +78,7 @@ def resident_profiles(
         Cells that take part in no type's profile (candidates, cells without counts).
     """
     totals = counts_per_cell(counts)
-    pooled = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+    pooled = gene_sums(counts)
     pooled = pooled / max(pooled.sum(), 1.0)
     order = stable_order(cell_ids.tolist(), seed=0)
     free = ~excluded & (totals > 0)
@@ -98,6 +98,14 @@ def resident_profiles(
     n_cells = np.bincount(label[label >= 0], minlength=len(types)).astype(np.int64)
     depth = np.array([float(np.median(totals[label == k])) if n_cells[k] else 0.0 for k in range(len(types))])
     return Profiles(types, shares, n_cells, depth, pooled, dispersion, label)
+
+
+def gene_sums(counts: sp.csr_matrix) -> Floats:
+    """Counts per gene over all cells, in blocks that are exact in single precision and added in double."""
+    total = np.zeros(counts.shape[1])
+    for start in range(0, counts.shape[0], BLOCK):
+        total += np.asarray(counts[start : start + BLOCK].sum(axis=0), dtype=np.float64).ravel()
+    return total
 
 
 def type_scores(counts: sp.csr_matrix, totals: Floats, shares: Floats, dispersion: Floats) -> Floats:

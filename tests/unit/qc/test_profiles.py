@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from dtcflow.qc.profiles import MIN_STROMAL_CELLS, MIN_TYPE_CELLS, resident_profiles, type_scores
+from dtcflow.qc.profiles import MIN_STROMAL_CELLS, MIN_TYPE_CELLS, gene_sums, resident_profiles, type_scores
 
 IDS = pd.Index([f"c{i:03d}" for i in range(60)])
 
@@ -85,3 +85,10 @@ def test_scores_do_not_depend_on_the_order_or_the_format_of_the_cells(marrow) ->
     np.testing.assert_allclose(
         type_scores(sp.csr_matrix(counts.toarray()), totals, one.shares, one.dispersion), score, rtol=1e-9
     )
+
+
+def test_gene_sums_beyond_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtcflow.qc.profiles.BLOCK", 1)
+    counts = sp.csr_matrix(np.array([[2.0**24, 0.0], [1.0, 3.0], [1.0, 0.0]], dtype=np.float32))
+    np.testing.assert_array_equal(gene_sums(counts), [2**24 + 2, 3])
+    assert gene_sums(counts[:0]).tolist() == [0, 0]
