@@ -9,6 +9,7 @@ from typing import Any, Final
 import anndata as ad
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dtcflow import contracts
 from dtcflow.qc.ambient import Ambient, estimate_ambient
@@ -87,17 +88,19 @@ def qc_sample(
     doublets, ambient = _droplet_steps(adata, counts, symbols, lineage, settings=settings, seed=seed)
     panels = load_markers() if markers is None else markers
     measured = adata.var.get("ambient_count")
-    mixed, mixed_summary = mixed_droplets(
-        counts,
-        adata.var_names,
-        lineage,
-        doublets,
-        cell_ids=adata.obs_names,
-        panel=tuple(panels[contracts.EPITHELIAL].up) if contracts.EPITHELIAL in panels else (),
-        ambient_mean=ambient.sample_estimate,
-        ambient_counts=None if measured is None else np.nan_to_num(measured.to_numpy(np.float64)),
-        plate=_is_plate(adata),
-    )
+    # on one thread: sums in another order differ in the last digits
+    with threadpool_limits(limits=1):
+        mixed, mixed_summary = mixed_droplets(
+            counts,
+            adata.var_names,
+            lineage,
+            doublets,
+            cell_ids=adata.obs_names,
+            panel=tuple(panels[contracts.EPITHELIAL].up) if contracts.EPITHELIAL in panels else (),
+            ambient_mean=ambient.sample_estimate,
+            ambient_counts=None if measured is None else np.nan_to_num(measured.to_numpy(np.float64)),
+            plate=_is_plate(adata),
+        )
 
     cells = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(object)}, index=adata.obs_names)
     for key in ("sample_id", "patient_id", "compartment"):
