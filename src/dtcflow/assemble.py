@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 FAILED_QC: Final = "not_assessed:failed_qc"
 """``call_reasons`` of a cell that was removed before it could be called."""
 UNASSESSED_CLASS: Final = "unassessable"
-EXTRA_COLUMNS: Final = ("is_doublet", "lineage", "malignant_class", "cell_type_margin", "leiden")
+EXTRA_COLUMNS: Final = (
+    *("is_doublet", "lineage", "malignant_class", "cell_type_margin", "leiden"),
+    *("doublet_methods", "arbitration", "p_single", "p_doublet", "p_coated", "doublet_partner"),
+)
 WINDOW_COLUMNS: Final = ("chromosome", "start", "end", "arm")
 _IDENTITY: Final = ("sample_id", "patient_id", "compartment")
 _NOT_CALLED: Final[dict[str, str | bool]] = {
@@ -70,7 +73,8 @@ def assemble_cells(
     -------
     DataFrame
         One row per input cell in the order of ``qc_cells``: the contract's columns, the primary scores, then
-        ``is_doublet``, ``lineage``, ``malignant_class``, ``cell_type_margin`` and ``leiden``. A cell that failed QC was
+        ``is_doublet``, ``lineage``, ``malignant_class``, ``cell_type_margin``, ``leiden`` and the arbitration (which
+        methods call the cell a doublet; single, doublet or coated, with three probabilities). A cell that failed QC was
         not assessed: it has no cell type, its call is ``indeterminate`` with the reason ``not_assessed:failed_qc``, and
         its numbers are missing, not zero.
 

@@ -140,6 +140,12 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
         "epithelial_z",
         "n_epithelial_markers",
         "lineage",
+        "doublet_methods",
+        "arbitration",
+        "p_single",
+        "p_doublet",
+        "p_coated",
+        "doublet_partner",
     ),
     "annotation": ("cell_id", "cell_type", "cell_type_margin", "runner_up", "cell_type_source"),
     "cnv_cells": (
@@ -294,6 +300,7 @@ TEXT_COLUMNS: Final = frozenset(
         *("call_reasons", "lineage", "runner_up", "cell_type_source", "cnv_status", "malignant_class", "arm", "state"),
         *("status", "gains", "losses", "stage", "reason", "evidence", "claim_id", "title", "role", "verdict", "codes"),
         *("barcode", "content", "finding", "severity", "other_sample_id", "other_patient_id", "detail", "advice"),
+        *("doublet_methods", "arbitration", "doublet_partner"),
         *("unit", "contrast", "primary_signature", "analysis", "signature", "batch", "gene", "symbol", "gene_id"),
     }
 )

@@ -46,6 +46,8 @@ def parts(passed=(True, False, True, True), compartments=("marrow", "marrow", "m
             "epithelial_z": np.arange(n, dtype=float),
             "n_epithelial_markers": 1,
             "lineage": "T_NK",
+            **dict.fromkeys(("doublet_methods", "arbitration", "doublet_partner"), ""),
+            **dict.fromkeys(("p_single", "p_doublet", "p_coated"), np.nan),
         }
     ).astype({"is_doublet": bool, "pass_qc": bool, **dict.fromkeys(("cell_id", "sample_id", "compartment"), object)})
     good = qc.loc[qc["pass_qc"], ["cell_id", "compartment"]].reset_index(drop=True)
@@ -103,6 +105,7 @@ def test_every_input_cell_has_a_row_and_removed_cells_are_not_assessed(tmp_path)
     assert list(cells.columns[: len(CELLS_COLUMNS)]) == list(CELLS_COLUMNS)
     assert list(cells.columns[len(CELLS_COLUMNS) :]) == [
         *("LIM", "PECE", "is_doublet", "lineage", "malignant_class", "cell_type_margin", "leiden"),
+        *("doublet_methods", "arbitration", "p_single", "p_doublet", "p_coated", "doublet_partner"),
     ]
     assert cells["cell_id"].tolist() == ["A:c0", "A:c1", "A:c2", "B:c3"]
     removed = cells.iloc[1]

@@ -338,4 +338,5 @@ def uncalled_table(adata: ad.AnnData, metrics: pd.DataFrame, n_markers: Floats, 
     rows["is_doublet"] = False
     rows["lineage"] = rows["first_pass_type"] = contracts.UNKNOWN
     rows["n_epithelial_markers"] = n_markers.astype(np.int64)
-    return rows.reindex(columns=columns)
+    full = rows.reindex(columns=columns)
+    return full.fillna({name: "" for name in columns if name in contracts.TEXT_COLUMNS})

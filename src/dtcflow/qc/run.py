@@ -10,6 +10,7 @@ import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dtcflow import contracts
 from dtcflow.qc.ambient import Ambient, estimate_ambient
@@ -18,6 +19,7 @@ from dtcflow.qc.droplets import called_mask, uncalled_table
 from dtcflow.qc.lineage import LINEAGES, UNKNOWN, FirstPass, count_markers, first_pass_lineage
 from dtcflow.qc.loss_audit import epithelial_evidence
 from dtcflow.qc.metrics import METRICS, counts_csr, gene_symbols, qc_metrics
+from dtcflow.qc.mixed import mixed_droplets
 from dtcflow.qc.thresholds import (
     MIN_SAMPLE,
     REMOVING,
@@ -68,7 +70,8 @@ def qc_sample(
     ``(cells, summary)``. ``cells`` is the table ``qc_cells``, every input cell in input order, with one more column,
     ``first_pass_type``. Droplets that intake did not call as cells fail with the reason ``empty_droplet``; they take no
     part in any threshold or estimate. ``summary`` holds ``n_cells``, ``n_pass``, ``n_uncalled``, ``lineages``,
-    ``waterfall``, ``thresholds`` (value and origin), ``doublets``, ``ambient``, ``epithelial``, ``panels_not_scored``
+    ``waterfall``, ``thresholds`` (value and origin), ``doublets``, ``two_types``, ``arbitration``, ``ambient``,
+    ``epithelial``, ``panels_not_scored``
     and ``warnings``.
 
     Raises
@@ -90,15 +93,29 @@ def qc_sample(
     thresholds = find_thresholds(metrics, lineage["lineage"], rule=rule)
     decision = apply_thresholds(metrics, lineage["lineage"], thresholds, rule=rule)
     doublets, ambient = _droplet_steps(adata, counts, symbols, lineage, settings=settings, seed=seed)
+    panels = load_markers() if markers is None else markers
+    measured = adata.var.get(contracts.AMBIENT_COUNT)
+    # on one thread: sums in another order differ in the last digits
+    with threadpool_limits(limits=1):
+        mixed, mixed_summary = mixed_droplets(
+            counts,
+            adata.var_names,
+            lineage,
+            doublets,
+            cell_ids=adata.obs_names,
+            panel=tuple(panels[contracts.EPITHELIAL].up) if contracts.EPITHELIAL in panels else (),
+            ambient_mean=ambient.sample_estimate,
+            ambient_counts=None if measured is None else np.nan_to_num(measured.to_numpy(np.float64)),
+            plate=_is_plate(adata),
+        )
 
     cells = pd.DataFrame({"cell_id": adata.obs_names.to_numpy(object)}, index=adata.obs_names)
     for key in ("sample_id", "patient_id", "compartment"):
         cells[key] = adata.obs[key].astype(str).to_numpy(object)
     cells = cells.join(decision).join(metrics)
     cells["doublet_score"] = doublets.score
-    cells["is_doublet"] = doublets.is_doublet
     cells["ambient_fraction"] = ambient.fraction
-    cells = cells.join(lineage).reset_index(drop=True)
+    cells = cells.join(mixed).join(lineage).reset_index(drop=True)
     columns = list(contracts.TABLES["qc_cells"])
     cells = cells[[*columns, *(c for c in cells.columns if c not in columns)]]
     if not called.all():
@@ -112,6 +129,7 @@ def qc_sample(
         ambient=ambient,
         epithelial_z=epithelial_z_threshold,
         n_genes=adata.n_vars,
+        mixed=mixed_summary,
     )
     for warning in summary["warnings"]:
         logger.warning("%s: %s", summary.get("sample_id", "empty sample"), warning)
@@ -148,8 +166,7 @@ def _droplet_steps(
     seed: int,
 ) -> tuple[Doublets, Ambient]:
     """Doublets and ambient share; plate data have no soup, and a doublet rate only when the user gives one."""
-    plate = "platform" in adata.obs and adata.n_obs > 0 and bool((adata.obs["platform"].astype(str) == PLATE).all())
-    n = adata.n_obs
+    plate, n = _is_plate(adata), adata.n_obs
     rate = settings.get("expected_doublet_rate")
     if plate and rate is None:
         why = "not_run: plate data; set qc.expected_doublet_rate to run it"
@@ -162,6 +179,10 @@ def _droplet_steps(
         return doublets, Ambient(np.full(n, np.nan), "not_estimated: plate data")
     soup = adata.var[contracts.AMBIENT_COUNT].to_numpy(np.float64) if contracts.AMBIENT_COUNT in adata.var else None
     return doublets, estimate_ambient(counts, symbols, lineage["first_pass_type"], soup=soup)
+
+
+def _is_plate(adata: ad.AnnData) -> bool:
+    return "platform" in adata.obs and adata.n_obs > 0 and bool((adata.obs["platform"].astype(str) == PLATE).all())
 
 
 def waterfall(cells: pd.DataFrame) -> list[dict[str, Any]]:
@@ -206,6 +227,7 @@ def summarise(
     ambient: Ambient,
     epithelial_z: float,
     n_genes: int,
+    mixed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the report says about one sample's quality control (plain values, ready for JSON)."""
     evidence = epithelial_evidence(cells, epithelial_z=epithelial_z).to_numpy(bool)
@@ -231,6 +253,7 @@ def summarise(
         },
         "doublets": doublets.as_dict(),
         "ambient": ambient.as_dict(),
+        **(mixed or {}),
         "epithelial": {
             "z_threshold": epithelial_z,
             "n_evidence": int(evidence.sum()),
@@ -277,6 +300,9 @@ def _warnings(
         status = summary[step]["status"]
         if status.startswith("not_"):
             found.append(f"{step} {status}")
+    arbitration = summary.get("arbitration", {})
+    if arbitration.get("n_candidates") and str(arbitration["status"]).startswith("not_"):
+        found.append(f"arbitration {arbitration['status']}")
     if summary["doublets"]["message"]:
         found.append(f"doublets: {summary['doublets']['message']}")
     return found
