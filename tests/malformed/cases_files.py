@@ -108,7 +108,7 @@ def web_page_named_csv(study: Study) -> None:
     study.put("bad.csv", PAGE)
 
 
-@case("without tab, comma or semicolon")
+@case("without rows")
 def sentence_named_csv(study: Study) -> None:
     study.put("bad.csv", "the matrix was moved to the archive\n")
 
@@ -257,15 +257,14 @@ def gzip_with_a_flipped_byte(study: Study) -> None:
     study.put("bad.csv.gz", bytes(packed))
 
 
-@case("unpack", read=True)
+@case("500 times", read=True)
 def gzip_that_inflates_a_thousandfold(study: Study) -> None:
-    header = f"cell,{','.join(GENES)}\n"
-    zeros = ("0" * 2_000_000 + "," + ",".join("0" * 59) + "\n").encode()
+    block = 100 * (b"c," + b",".join([b"0" * 2_000] * 60) + b"\n")
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed:
-        packed.write(header.encode())
-        for number in range(1_200):
-            packed.write(b"c%d," % number + zeros)
+        packed.write(f"cell,{','.join(GENES)}\n".encode())
+        for _ in range(25):
+            packed.write(block)
     study.put("bad.csv.gz", buffer.getvalue())
 
 
@@ -333,7 +332,7 @@ def matrix_market_with_a_negative_value(study: Study) -> None:
     tenx(study, matrix=lambda text: text[:-1].rsplit(" ", 1)[0] + " -3\n")
 
 
-@case("GRCh38", "mm10", "one human genome", read=True)
+@case("30 human genes and 30 mouse genes")
 def folder_of_two_species(study: Study) -> None:
     mixed = "".join(f"x\t{'GRCh38' if i % 2 else 'mm10'}_{g}\tGene Expression\n" for i, g in enumerate(GENES))
     tenx(study, features=mixed)
@@ -359,7 +358,7 @@ def matrix_market_that_announces_the_moon(study: Study) -> None:
     tenx(study, matrix="%%MatrixMarket matrix coordinate integer general\n60 24 99999999999\n1 1 1\n")
 
 
-@case("damaged", read=True)
+@case("truncated", "announced", read=True)
 def matrix_market_that_ends_early(study: Study) -> None:
     tenx(study, matrix=lambda text: text[: len(text) // 2])
 

@@ -301,7 +301,7 @@ def comments_alone(study: Study) -> None:
     study.put("bad.csv", "# made by hand\n# on a Tuesday\n")
 
 
-@case("neither rows nor columns", read=True)
+@case("gene names are known")
 def table_without_genes(study: Study) -> None:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.poisson(3, (20, 30)), index=[f"r{i}" for i in range(20)])
@@ -331,12 +331,6 @@ def table_with_a_quote_that_never_ends(study: Study) -> None:
     study.put("bad.csv", "\n".join([*lines[:5], '"' + lines[5], *lines[6:]]) + "\n")
 
 
-@case("without tab, comma or semicolon")
+@case("a line without tab, comma")
 def table_of_one_column(study: Study) -> None:
     study.put("bad.csv", "ACTB\n1\n2\n3\n")
-
-
-@case("bad.csv")
-def table_with_spaces_between_fields(study: Study) -> None:
-    study.put("bad.txt", table(separator=" "))
-    study.put("bad.csv", table(separator=" "))

@@ -32,6 +32,8 @@ _FOREIGN: Final = (
     (b"\xd0\xcf\x11\xe0", "an old Excel file (.xls)", "save the table as tab-separated text"),
     (b"RDX", "an R data file", "save the counts from R as a 10x folder (Matrix::writeMM) or .h5ad"),
     (b"X\n\x00\x00", "an R data file (.rds)", "save the counts from R as a 10x folder (Matrix::writeMM) or .h5ad"),
+    (b"PAR1", "a Parquet table", "save the counts as .h5ad or tab-separated text"),
+    (b"ARROW1", "a Feather (Arrow) table", "save the counts as .h5ad or tab-separated text"),
     (b"\x93NUMPY", "a numpy array without names", "save it as .h5ad with cell and gene names"),
     *(
         (bytes([0x80, protocol]), "a Python pickle, which is never opened (it can run code)", "save it as .h5ad")

@@ -182,5 +182,5 @@ def read_gene_names(path: str | Path, kind: str) -> GeneNames | None:
         return reader(Path(path))
     except InputError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, csv.Error):
         return None

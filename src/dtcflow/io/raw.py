@@ -18,6 +18,11 @@ from dtcflow.io.files import refuse
 from dtcflow.io.schema import suggest
 
 EXPRESSION: Final = "Gene Expression"
+OTHER_FEATURES: Final = (
+    *("Antibody Capture", "CRISPR Guide Capture", "Multiplexing Capture", "Antigen Capture", "Custom", "Peaks"),
+    *("VDJ", "VDJ-T", "VDJ-B"),
+)
+"""Other kinds of features in a 10x matrix (Cell Ranger's feature_type column)."""
 ENSEMBL: Final = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
 _LISTED: Final = 20
 _GENOME_PREFIX = re.compile(r"^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)_+")
@@ -112,12 +117,24 @@ def looks_ensembl(names: list[str]) -> float:
     return sum(bool(ENSEMBL.match(name)) for name in names) / len(names) if names else 0.0
 
 
-def split_features(raw: RawMatrix) -> RawMatrix:
-    """Keep the gene-expression features; antibodies, CRISPR guides and others are counted in ``removed``."""
+def split_features(raw: RawMatrix, path: Path) -> RawMatrix:
+    """Keep the gene-expression features; antibodies, CRISPR guides and others are counted in ``removed``.
+
+    A file that names its genes in other words is taken as it is; one that holds nothing but :data:`OTHER_FEATURES` is
+    refused.
+    """
     if raw.feature_types is None:
         return raw
     kinds = pd.Series(raw.feature_types)
     keep = (kinds == EXPRESSION).to_numpy()
+    if len(kinds) and kinds.isin(OTHER_FEATURES).all():
+        raise refuse(
+            path,
+            "no gene expression in this matrix",
+            ", ".join(f"{count:,} {kind}" for kind, count in kinds.value_counts().sort_index().items()),
+            "features of type 'Gene Expression'",
+            "give the matrix of the gene-expression library",
+        )
     if keep.all() or not keep.any():
         return raw
     raw.removed = {str(kind): int(count) for kind, count in kinds[~keep].value_counts(sort=False).sort_index().items()}

@@ -233,7 +233,7 @@ def read_matrix(
 
 def _finish(raw: RawMatrix, path: Path, kind: str, platform: str) -> ad.AnnData:
     _check_size(path, *raw.matrix.shape)
-    raw = check_genomes(split_features(raw), path)
+    raw = check_genomes(split_features(raw, path), path)
     if raw.removed:
         listed = ", ".join(f"{count:,} {name}" for name, count in raw.removed.items())
         raw.warnings.append(f"features that are not gene expression were split off: {listed}")

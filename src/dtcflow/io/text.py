@@ -57,7 +57,12 @@ def _table_header(path: Path) -> tuple[list[str], int, str]:
     line = kept[0] if any(mark in kept[0] for mark in "\t,;") else kept[1]
     separator = max("\t,;", key=line.count)
     separator = separator if separator in line else _SPACES
-    header, first = (_split(line, separator) for line in kept)
+    try:
+        header, first = (_split(line, separator) for line in kept)
+    except csv.Error as error:  # a field longer than any name or count
+        raise refuse(
+            path, "no table of counts", f"a line that cannot be split ({error})", "names and counts", "export it again"
+        ) from error
     if len(header) == len(first):
         header = header[1:]  # the corner above the row names
     elif len(header) != len(first) - 1:  # as R writes it: no corner
