@@ -23,7 +23,7 @@ from dtcflow.io.detect import FORMATS, detect_format, refuse
 from dtcflow.io.hdf5 import inspect_hdf5, read_10x_h5, read_h5ad
 from dtcflow.io.raw import RawMatrix, check_genomes, looks_ensembl, split_features
 from dtcflow.io.text import inspect_10x_mtx, inspect_table, read_10x_mtx, read_table
-from dtcflow.io.values import USE_PLATE, Values, classify
+from dtcflow.io.values import USE_PLATE, Values, classify, whole_numbers
 
 log = logging.getLogger(__name__)
 
@@ -217,9 +217,9 @@ def _accept(raw: RawMatrix, values: Values, path: Path, platform: str) -> tuple[
             _ALLOWED,
             "give the matrix from before normalisation (10x: filtered_feature_bc_matrix; .h5ad: often a layer or raw)",
         )
-    whole = raw.matrix.astype(np.float64)
-    whole.data = np.rint(whole.data)
-    counts = sp.csr_matrix(whole.astype(np.float32))
+    shape, indices, indptr = raw.matrix.shape, raw.matrix.indices, raw.matrix.indptr
+    counts = sp.csr_matrix((whole_numbers(raw.matrix.data), indices, indptr), shape=shape)
+    raw.matrix = counts
     counts.eliminate_zeros()
     counts.sort_indices()
     return counts, values.kind == "estimated"

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from dtcflow.sparse import pieces, times
+
 Kind = Literal["counts", "estimated", "empty", "zero", "not_finite", "negative", "overflow", "log", "normalised"]
 
 MAX_EXACT: Final = 2**24
@@ -39,8 +41,16 @@ class Values:
     warnings: tuple[str, ...] = ()
 
 
+def whole_numbers(data: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Values rounded to whole numbers in single precision; beyond the result only a piece of them is held."""
+    whole = np.empty(data.size, dtype=np.float32)
+    for piece in pieces(data.size):
+        whole[piece] = np.rint(data[piece].astype(np.float64))
+    return whole
+
+
 def _totals(matrix: sp.csr_matrix) -> npt.NDArray[np.float64]:
-    totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    totals = times(matrix, np.ones(matrix.shape[1]))
     return totals[totals > 0]
 
 
@@ -111,13 +121,12 @@ def classify(matrix: Any) -> Values:
         return Values("negative", f"negative values (down to {smallest:.3g}): scaled or centred data")
     if largest > MAX_EXACT:
         return Values("overflow", f"values up to {largest:.4g}, more than a cell's RNA can give")
-    whole = np.rint(data)
-    is_whole = bool(np.abs(data - whole).max() <= 1e-4) if data.dtype.kind == "f" else True
+    parts = [data[piece] for piece in pieces(data.size)]
+    is_whole = data.dtype.kind != "f" or all(np.abs(part - np.rint(part)).max() <= 1e-4 for part in parts)
     totals = _totals(matrix)
     if is_whole:
-        positive = data[data > 0.5]
         equal = totals.size >= 5 and _equal(totals)
-        if equal and float(positive.min(initial=np.inf)) > 1.5:
+        if equal and min(float(part[part > 0.5].min(initial=np.inf)) for part in parts) > 1.5:
             return Values(
                 "normalised",
                 f"whole numbers without a 1, and every cell sums to about {np.median(totals):,.0f}: rounded CPM or TPM",

@@ -38,6 +38,7 @@ from scipy import stats
 from dtcflow import contracts
 from dtcflow.genes import gene_mask
 from dtcflow.qc.metrics import counts_per_cell
+from dtcflow.sparse import times
 
 _MYELOID_SILENT: Final = ("T_NK", "B", "plasma")
 
@@ -146,7 +147,7 @@ def estimate_ambient(
         return Ambient(nothing, "not_estimated: no counts")
     labels = cell_type.to_numpy(object)
     masks = class_masks(symbols)
-    per_class = np.asarray(counts @ np.column_stack(list(masks.values())).astype(np.float64), dtype=np.float64)
+    per_class = times(counts, np.column_stack(list(masks.values())).astype(np.float64))
     pooled = per_class.sum(axis=0) / totals.sum()
 
     observed = np.zeros((n, len(masks)))

@@ -20,6 +20,7 @@ from dtcflow import contracts
 from dtcflow.qc.metrics import counts_per_cell
 from dtcflow.scores.calibrated import calibrated_z
 from dtcflow.scores.signatures import GeneSet, load_markers
+from dtcflow.sparse import cells_per_gene
 
 HAEMATOPOIETIC: Final = "haematopoietic"
 ERYTHROID: Final = "erythroid"
@@ -137,7 +138,7 @@ def first_pass_lineage(
     # empty cells say nothing and would only dilute the expression the random sets are matched on
     filled = np.flatnonzero(counts_per_cell(counts) > 0)
     if filled.size and markers:
-        used = sp.csr_matrix(counts[filled])
+        used = counts if filled.size == n else sp.csr_matrix(counts[filled])
         first = calibrated_z(used, genes, markers, n_null=n_null, seed=seed, relaxed=True)
         z = first.z.reindex(columns=list(markers)).astype(np.float64)
         not_scored = tuple(name for name in markers if name not in first.matched.names)
@@ -189,10 +190,11 @@ def _epithelial_against_others(
     is_epithelial = (own >= MIN_Z) & ~(others > own)
     if is_epithelial.mean() < COMMON_SHARE or background.sum() < MIN_REFERENCE:
         return None
-    silent = sp.csr_matrix(counts[background]).getnnz(axis=0) == 0
     present = genes.isin(panel.up)
-    n_used = int((present & (counts.getnnz(axis=0) > 0)).sum())
-    if (present & ~silent).sum() < MIN_KEPT_GENES * n_used:
+    # only the panel's own columns: a copy of the whole background would be as large as the sample
+    panel_counts = sp.csr_matrix(counts[:, np.flatnonzero(present)])
+    n_used = int((cells_per_gene(panel_counts) > 0).sum())
+    if (cells_per_gene(panel_counts[background]) > 0).sum() < MIN_KEPT_GENES * n_used:
         return None
     again = calibrated_z(
         counts, genes, {panel.name: panel}, n_null=n_null, seed=seed, reference_rows=background, relaxed=True
