@@ -45,7 +45,7 @@ MIN_KEPT_GENES: Final = 0.75
 ALL_CELLS: Final = "all cells"
 OTHER_LINEAGES: Final = "cells of other lineages"
 
-COLUMNS: Final = ("lineage", "first_pass_type", "epithelial_z", "n_epithelial_markers")
+COLUMNS: Final = ("lineage", "first_pass_type", "epithelial_z", "n_epithelial_markers", "lineage_z")
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,15 @@ def first_pass_lineage(
     -------
     :class:`FirstPass`; its ``cells`` hold ``lineage`` (:data:`LINEAGES`), ``first_pass_type``
     (:data:`dtcflow.contracts.CELL_TYPES`), ``epithelial_z`` (float, NaN for an empty cell or where the panel cannot be
-    scored) and ``n_epithelial_markers`` (int).
+    scored), ``n_epithelial_markers`` (int) and ``lineage_z`` (z of the panel that gave the lineage, NaN for
+    ``unknown``).
     """
     markers = load_markers() if markers is None else markers
     n = counts.shape[0]
     cell_type = np.full(n, contracts.UNKNOWN, dtype=object)
     epithelial_z = np.full(n, np.nan)
     n_epithelial = np.zeros(n, dtype=np.int64)
+    lineage_z = np.full(n, np.nan)
     reference, not_scored = ALL_CELLS, tuple(markers)
 
     # empty cells say nothing and would only dilute the expression the random sets are matched on
@@ -147,7 +149,7 @@ def first_pass_lineage(
             if again is not None:
                 z[contracts.EPITHELIAL], reference = again, OTHER_LINEAGES
         shown = count_markers(used, genes, markers)
-        cell_type[filled] = _best_type(z, shown)
+        cell_type[filled], lineage_z[filled] = _best_type(z, shown)
         if contracts.EPITHELIAL in markers:
             epithelial_z[filled] = z[contracts.EPITHELIAL].to_numpy()
             n_epithelial[filled] = shown[contracts.EPITHELIAL].to_numpy()
@@ -158,20 +160,22 @@ def first_pass_lineage(
             "first_pass_type": cell_type,
             "epithelial_z": epithelial_z,
             "n_epithelial_markers": n_epithelial,
+            "lineage_z": lineage_z,
         },
         index=pd.RangeIndex(n) if cell_ids is None else cell_ids,
     )
     return FirstPass(cells[list(COLUMNS)], reference, not_scored)
 
 
-def _best_type(z: pd.DataFrame, shown: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Cell type of the best panel per cell, ``unknown`` where none is good enough."""
+def _best_type(z: pd.DataFrame, shown: pd.DataFrame) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.float64]]:
+    """Cell type and z of the best panel per cell, ``unknown`` and NaN where none is good enough."""
     types = list(z.columns)
     values = z.to_numpy(np.float64)
     good = np.isfinite(values) & (values >= MIN_Z) & (shown[types].to_numpy() >= MIN_MARKERS)
     candidate = np.where(good, values, -np.inf)
     best = np.array(types, dtype=object)[candidate.argmax(axis=1)]
-    return np.where(good.any(axis=1), best, contracts.UNKNOWN).astype(object)
+    found = good.any(axis=1)
+    return np.where(found, best, contracts.UNKNOWN).astype(object), np.where(found, candidate.max(axis=1), np.nan)
 
 
 def _epithelial_against_others(

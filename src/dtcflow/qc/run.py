@@ -18,13 +18,14 @@ from dtcflow.qc.loss_audit import epithelial_evidence
 from dtcflow.qc.metrics import METRICS, counts_csr, gene_symbols, qc_metrics
 from dtcflow.qc.thresholds import (
     MIN_SAMPLE,
-    REMOVING,
+    QC_CLASSES,
     Rule,
     Threshold,
     apply_thresholds,
     find_thresholds,
-    removing_reasons,
+    qc_classes,
 )
+from dtcflow.qc.waterfall import waterfall
 from dtcflow.scores.signatures import GeneSet
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def qc_sample(
     adata
         One sample at stage ``intake`` (raw counts in ``layers["counts"]``, index = ``cell_id``).
     settings
-        ``config["qc"]``: ``n_mads``, ``min_counts``, ``min_genes``, ``max_pct_mt``, ``max_pct_mt_cap``,
+        ``config["qc"]``: ``n_mads``, ``min_counts``, ``min_genes``, ``max_pct_mt``, ``max_pct_mt_cap``, ``lineages``,
         ``expected_doublet_rate``.
     epithelial_z_threshold
         Calibrated z from which a cell has epithelial evidence; it decides nothing here, it is counted and reported.
@@ -64,7 +65,7 @@ def qc_sample(
     Returns
     -------
     ``(cells, summary)``. ``cells`` is the table ``qc_cells``, every input cell in input order, with one more column,
-    ``first_pass_type``. ``summary`` holds ``n_cells``, ``n_pass``, ``lineages``, ``waterfall``, ``thresholds``
+    ``first_pass_type``. ``summary`` holds ``n_cells``, ``n_pass``, ``classes``, ``lineages``, ``waterfall``, ``thresholds``
     (value and origin), ``doublets``, ``ambient``, ``epithelial``, ``panels_not_scored`` and ``warnings``.
 
     Raises
@@ -92,6 +93,7 @@ def qc_sample(
     cells["is_doublet"] = doublets.is_doublet
     cells["ambient_fraction"] = ambient.fraction
     cells = cells.join(lineage).reset_index(drop=True)
+    cells["qc_class"] = qc_classes(cells["qc_reasons"], cells["pass_qc"], cells["is_doublet"])
     columns = list(contracts.TABLES["qc_cells"])
     cells = cells[[*columns, *(c for c in cells.columns if c not in columns)]]
 
@@ -134,39 +136,6 @@ def _droplet_steps(
     return doublets, estimate_ambient(counts, symbols, lineage["first_pass_type"])
 
 
-def waterfall(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """Cells removed per reason, for the sample and per lineage.
-
-    Parameters
-    ----------
-    cells
-        Table ``qc_cells`` of one sample.
-
-    Returns
-    -------
-    One entry per lineage (first ``all``) and reason: ``n_with_reason`` counts every cell that has the reason,
-    ``n_removed`` only those that no earlier reason had removed, ``n_left`` what is left after it. The entry ``start``
-    holds the cells before.
-    """
-    reasons = [removing_reasons(text) for text in cells["qc_reasons"]]
-    first = np.array([next((r for r in REMOVING if r in found), "") for found in reasons], dtype=object)
-    entries: list[dict[str, Any]] = []
-    for name in ("all", *LINEAGES):
-        rows = np.ones(len(cells), dtype=bool) if name == "all" else (cells["lineage"] == name).to_numpy(bool)
-        left = int(rows.sum())
-        if name != "all" and not left:
-            continue
-        entries.append({"lineage": name, "reason": "start", "n_with_reason": 0, "n_removed": 0, "n_left": left})
-        for reason in REMOVING:
-            removed = int((first[rows] == reason).sum())
-            having = sum(reason in found for found, inside in zip(reasons, rows, strict=True) if inside)
-            left -= removed
-            entries.append(
-                {"lineage": name, "reason": reason, "n_with_reason": having, "n_removed": removed, "n_left": left}
-            )
-    return entries
-
-
 def summarise(
     cells: pd.DataFrame,
     thresholds: list[Threshold],
@@ -191,6 +160,7 @@ def summarise(
         **{key: str(cells[key].iloc[0]) for key in ("sample_id", "patient_id", "compartment") if len(cells)},
         "n_cells": len(cells),
         "n_pass": int(passed.sum()),
+        "classes": {name: int((cells["qc_class"] == name).sum()) for name in QC_CLASSES},
         "lineages": lineages,
         "panels_not_scored": list(first_pass.not_scored),
         "waterfall": waterfall(cells),
