@@ -2,8 +2,8 @@
 
 Each step runs in a process of its own, on a simulated marrow that an earlier process wrote. Peak memory is the resident
 size of that process, libraries included; the budget is 1.5 GB and 35 KB per cell. Processor time is given per cell and,
-because seconds depend on the machine, as a ratio to ``scanpy.pp.calculate_qc_metrics`` and ``scanpy.pp.scrublet`` on the
-same counts. Above ``--scanpy-up-to`` cells scanpy is not run: its Scrublet holds three dense cells x variable genes
+because seconds depend on the machine, as a ratio to ``scanpy.pp.calculate_qc_metrics`` and ``scanpy.pp.scrublet`` on
+the same counts. Above ``--scanpy-up-to`` cells scanpy is not run: its Scrublet holds three dense cells x variable genes
 matrices at once. Writes ``qc_memory`` as TSV and Markdown.
 """
 
@@ -101,7 +101,13 @@ def scanpy_steps(path: Path, out: Path) -> None:
     adata.X = adata.layers.pop("counts")
     adata.var["mt"] = adata.var_names.str.startswith("MT-")
     sc.pp.calculate_qc_metrics(adata, qc_vars=["mt"], inplace=True, percent_top=None)
-    sc.pp.scrublet(adata, expected_doublet_rate=min(0.4, 8e-6 * adata.n_obs), random_state=1, verbose=False, use_approx_neighbors=False)
+    sc.pp.scrublet(
+        adata,
+        expected_doublet_rate=min(0.4, 8e-6 * adata.n_obs),
+        random_state=1,
+        verbose=False,
+        use_approx_neighbors=False,
+    )
     adata.obs.to_csv(out, sep="\t")
 
 

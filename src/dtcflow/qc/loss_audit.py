@@ -77,9 +77,9 @@ def audit_losses(
 
     Returns
     -------
-    Table ``loss_audit``, one row per listed cell, strongest evidence first, then by stage, sample and cell, with all its
-    columns also when it is empty. ``stage``/``status`` is ``cell_calling``/``removed`` (taken for an empty droplet),
-    ``qc``/``removed``, ``call``/``indeterminate`` (undecided, whether or not also flagged as doublet) or
+    Table ``loss_audit``, one row per listed cell, strongest evidence first, then by stage, sample and cell, with all
+    its columns also when it is empty. ``stage``/``status`` is ``cell_calling``/``removed`` (taken for an empty
+    droplet), ``qc``/``removed``, ``call``/``indeterminate`` (undecided, whether or not also flagged as doublet) or
     ``qc``/``flagged`` (flagged as doublet and called normal). ``evidence`` says which values are meant.
 
     Raises

@@ -65,8 +65,9 @@ def qc_sample(
     Returns
     -------
     ``(cells, summary)``. ``cells`` is the table ``qc_cells``, every input cell in input order, with one more column,
-    ``first_pass_type``. ``summary`` holds ``n_cells``, ``n_pass``, ``classes``, ``lineages``, ``waterfall``, ``thresholds``
-    (value and origin), ``doublets``, ``ambient``, ``epithelial``, ``panels_not_scored`` and ``warnings``.
+    ``first_pass_type``. ``summary`` holds ``n_cells``, ``n_pass``, ``classes``, ``lineages``, ``waterfall``,
+    ``thresholds`` (value and origin), ``doublets``, ``ambient``, ``epithelial``, ``panels_not_scored`` and
+    ``warnings``.
 
     Raises
     ------

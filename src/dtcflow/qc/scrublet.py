@@ -2,8 +2,8 @@
 
 The method is Scrublet's (Wolock 2019, PMID 30954476), step by step as scanpy implements it: variable genes, simulated
 doublets, counts per million of these genes, z-scores, 30 principal components, the share of simulated doublets among
-the nearest neighbours. scanpy holds cells and simulated doublets as dense matrices of all variable genes (measured: 0.25
-MB a cell), and above 20,000 cells asks for approximate neighbours, which fails with some versions and differs between
+the nearest neighbours. scanpy holds cells and simulated doublets as dense matrices of all variable genes (measured:
+0.25 MB a cell), and takes approximate neighbours of many cells, which fails with some versions and differs between
 machines. Here centring stays implicit, so that nothing dense but the components is held.
 
 A larger sample is scored in parts of equal size, drawn at random without replacement: every part is a sample of

@@ -379,9 +379,9 @@ def qc_classes(qc_reasons: pd.Series, pass_qc: pd.Series, is_doublet: pd.Series)
     """Class of every cell: ``good``, ``ambiguous`` or ``poor`` (:data:`QC_CLASSES`).
 
     ``poor`` is a cell that does not pass. ``ambiguous`` passes and is either flagged as a doublet or has a remark in
-    ``qc_reasons``: above the mitochondrial limit but rich in genes (``note:high_mt_rna_rich``), below a limit of its own
-    group that a more lenient one replaced (``note:borrowed_limit``), few genes for its counts (``note:low_complexity``),
-    or from a sample too small for any limit (``note:not_judged``). No step treats it differently from a good cell.
+    ``qc_reasons``: above the mitochondrial limit but rich in genes (``note:high_mt_rna_rich``), beyond a limit that a
+    more lenient one replaced (``note:borrowed_limit``), few genes for its counts (``note:low_complexity``), or from a
+    sample too small for any limit (``note:not_judged``). No step treats it differently from a good cell.
     """
     remark = qc_reasons.fillna("").astype(str).ne("").to_numpy(bool) | is_doublet.fillna(False).to_numpy(bool)
     passed = pass_qc.to_numpy(bool)
