@@ -16,8 +16,10 @@ How a rare group is protected:
   would excuse them.
 * Malignant cells carry more mitochondrial RNA than their neighbours while alive (Yates 2025,
   doi:10.1186/s13059-025-03559-w), and a living cell with a high share still has many genes (Hippen 2021,
-  doi:10.1371/journal.pcbi.1009290). An epithelial or unrecognised cell above the mitochondrial limit but not above the
-  cap is kept, with a note, when it has at least as many genes as the median cell it is compared with.
+  doi:10.1371/journal.pcbi.1009290). A cell above the mitochondrial limit but not above the cap is kept, with a note,
+  when it is rich in genes: an unrecognised cell with at least as many genes as the sample's median cell, an epithelial
+  one with at least :data:`LIVING_GENES` of that (or of its own group's median, where that is lower). A large dying
+  tumour cell below the cap can be kept by this; it is ``ambiguous`` and named as such.
 
 A cell that passes only because of one of these, or with any other remark, is ``ambiguous`` (:func:`qc_classes`): it is
 used like every cell that passes, and whoever looks at it knows what to look at.
@@ -49,6 +51,9 @@ MIN_FOLD: Final = {"n_counts": 3.0, "n_genes": 2.0}
 MIN_PCT_MT_DISTANCE: Final = 5.0
 """Percentage points above the median that are never a high outlier (nuclei have a median near 0)."""
 MIN_COMPLEXITY_DISTANCE: Final = 0.05
+LIVING_GENES: Final = 0.4
+"""Genes of an epithelial cell, relative to the median cell, from which a high mitochondrial share is no sign of death.
+Chosen on simulated cohorts 1 and 2: dying marrow cells have about 0.3, living tumour cells of median size 0.75."""
 
 REMOVING: Final = ("empty_droplet", "empty", "low_counts", "low_genes", "high_mt")
 """Reasons that remove a cell, in the order of the waterfall."""
@@ -338,7 +343,9 @@ def apply_thresholds(
     low_complexity = ~empty & (value["log10_genes_per_count"] < cut["log10_genes_per_count"])
 
     may_be_spared = np.isin(labels, [EPITHELIAL, UNKNOWN])
-    rich = (value["n_genes"] >= per_cell("n_genes", "median")) & ~low_counts & ~low_genes
+    typical = float(np.median(value["n_genes"][~empty])) if not empty.all() else np.nan
+    needed = np.fmin(per_cell("n_genes", "median"), typical) * np.where(labels == EPITHELIAL, LIVING_GENES, 1.0)
+    rich = (value["n_genes"] >= needed) & ~low_counts & ~low_genes
     spared = above_mt & may_be_spared & rich & (value["pct_mt"] <= rule.max_pct_mt_cap)
     spared &= ~np.isin(labels, [name for name in LINEAGES if rule.fixed("pct_mt", name) is not None])
     high_mt = above_mt & ~spared
