@@ -8,7 +8,8 @@ all, so that:
 
 * every cell that was left undecided is listed;
 * a removed cell is off the list only when another lineage is positively shown (a calibrated z of at least
-  :data:`SHOWN_Z` with two of its markers) and no epithelial transcript is seen beside it;
+  :data:`SHOWN_Z` with two of its markers) and no epithelial transcript is seen beside it although the cell has enough
+  counts to show one (in a cell of 80 counts the soup's haemoglobin passes for a lineage);
 * a doublet that was called normal is listed when its evidence is strong.
 
 ``evidence_level`` says how much there is, and the list is in that order: ``strong`` (epithelial score and markers, a
@@ -30,6 +31,9 @@ MIN_MARKERS: Final = 2
 """Distinct epithelial panel genes a cell must show besides its score; one stray transcript is not evidence."""
 SHOWN_Z: Final = 3.0
 """Calibrated z of a non-epithelial panel from which on a cell's lineage is positively shown."""
+SHOWN_COUNTS: Final = 300.0
+"""Counts, mitochondrial ones aside, from which on the absence of epithelial transcripts says something: with 1 % of
+its counts on the panel a carcinoma cell shows none of them with probability exp(-3) = 5 %."""
 ARBITRATED: Final = 0.5
 """Probability of a tumour cell, alone or with a marrow cell, from which on the arbitration speaks for one."""
 STAGES: Final = ("cell_calling", "qc", "call")
@@ -101,7 +105,8 @@ def audit_losses(
     n_markers = cells["n_epithelial_markers"].fillna(0)
     weak = (n_markers > 0) | (cells["lineage"] == contracts.EPITHELIAL) | unusual
     other = ~cells["lineage"].isin([contracts.EPITHELIAL, contracts.UNKNOWN, ""]) & cells["lineage"].notna()
-    excluded = other & (cells["lineage_z"].astype(float) >= SHOWN_Z) & ~weak & ~strong
+    enough = cells["n_counts"].astype(float) * (1 - cells["pct_mt"].astype(float).fillna(0) / 100) >= SHOWN_COUNTS
+    excluded = other & (cells["lineage_z"].astype(float) >= SHOWN_Z) & enough & ~weak & ~strong
 
     passed = cells["pass_qc"].astype(bool)
     doublet = cells["is_doublet"].astype(bool)

@@ -138,13 +138,18 @@ def test_only_another_lineage_that_is_shown_takes_a_removed_cell_off_the_list() 
         cell("shown_with_keratin", n_epithelial_markers=1, **poor),
         cell("epithelial", lineage="epithelial", **poor),
         cell("unsure", lineage_z=2.99, **poor),
+        cell("too_poor", n_counts=299.0, **poor),
+        cell("mitochondria", n_counts=1000.0, pct_mt=71.0, **poor),
+        cell("just_enough", n_counts=1000.0, pct_mt=70.0, **poor),
         cell("nameless", lineage="unknown", lineage_z=np.nan, **poor),
     ]
     listed = audit(cells, []).set_index("cell_id")["evidence_level"]
     assert listed.to_dict() == {
         "S1:epithelial": "weak",
         "S1:shown_with_keratin": "weak",
+        "S1:mitochondria": "not_assessable",
         "S1:nameless": "not_assessable",
+        "S1:too_poor": "not_assessable",
         "S1:unsure": "not_assessable",
     }
 
