@@ -42,10 +42,11 @@ CELLS = 5_000
 MITO_RICH = (0.15, 0.35)
 """Mitochondrial share of the living tumour cells that are rich in mitochondria (uniform)."""
 NOTE = (
-    "Percentages. Living tumour cells: not dying by truth, doublets with a tumour cell included. 'mito rich': those with "
-    "15-35 % mitochondrial counts at full RNA content. Dying cells: flagged = removed. Heterotypic doublets: flagged by "
-    "the doublet score (0.5 and 2 % only; the sample's doublets, nearly all of two marrow cells). Immune: living single "
-    "marrow cells. 5mad: the two-sided 5-MAD filter on the same cells; it has no doublet score."
+    "Percentages; rows without a tumour share are over all samples of that size ratio. Living tumour cells: not dying "
+    "by truth, doublets with a tumour cell included. Mito rich: those with 15-35 % mitochondrial counts at full RNA "
+    "content. Dying cells: flagged = removed. Heterotypic doublets: flagged by the doublet score (0.5 and 2 % only; "
+    "nearly all are of two marrow cells). Immune: living single marrow cells. 5mad: the two-sided 5-MAD filter on the "
+    "same cells; it has no doublet score."
 )
 
 
@@ -92,7 +93,7 @@ def draw_sample(
 
 
 def decide(adata: ad.AnnData, *, seed: int) -> pd.DataFrame:
-    """The pass/fail part of :func:`dtcflow.qc.run.qc_sample`, without doublets and ambient share (which decide nothing)."""
+    """The pass/fail part of :func:`dtcflow.qc.run.qc_sample`: doublets and ambient share decide nothing."""
     metrics = qc_metrics(adata)
     first = first_pass_lineage(counts_csr(adata), adata.var_names, cell_ids=adata.obs_names, seed=seed)
     lineage = first.cells["lineage"]
@@ -183,7 +184,7 @@ def survival(
     cells: int = CELLS,
     samples: dict[float, int] | None = None,
 ) -> pd.DataFrame:
-    """The table: one row per size ratio and share of tumour cells, then one over all shares (``tumour_percent`` empty)."""
+    """The table: one row per size ratio and share of tumour cells, then one over all shares (without a share)."""
     scenario = get_scenario("progenitor")
     rows = []
     for ratio in ratios:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FAILED_QC: Final = "not_assessed:failed_qc"
 """``call_reasons`` of a cell that was removed before it could be called."""
 UNASSESSED_CLASS: Final = "unassessable"
-EXTRA_COLUMNS: Final = ("is_doublet", "lineage", "malignant_class", "cell_type_margin", "leiden")
+EXTRA_COLUMNS: Final = ("is_doublet", "lineage", "malignant_class", "cell_type_margin", "leiden", "qc_class")
 WINDOW_COLUMNS: Final = ("chromosome", "start", "end", "arm")
 _IDENTITY: Final = ("sample_id", "patient_id", "compartment")
 _NOT_CALLED: Final[dict[str, str | bool]] = {

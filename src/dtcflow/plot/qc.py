@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dtcflow.plot import style
-from dtcflow.qc.thresholds import removing_reasons
 
 KEPT: Final = "kept"
 SEVERAL: Final = "several reasons"
@@ -42,12 +41,6 @@ def waterfall_table(cells: pd.DataFrame) -> pd.DataFrame:
     table = table.reindex(columns=[KEPT, *middle, SEVERAL], fill_value=0)
     table.index.name, table.columns.name = "sample_id", None
     return table
-
-
-def fates(cells: pd.DataFrame) -> pd.DataFrame:
-    """:func:`waterfall_table` of cells whose reasons carry values and remarks (``low_counts(90<200);note:...``)."""
-    reasons = [";".join(removing_reasons(str(value))) for value in cells["qc_reasons"].fillna("")]
-    return waterfall_table(cells.assign(qc_reasons=pd.Series(reasons, index=cells.index, dtype=object)))
 
 
 def waterfall(table: pd.DataFrame, evidence_lost: pd.Series[int] | None = None) -> Figure:

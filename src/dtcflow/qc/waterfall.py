@@ -49,6 +49,13 @@ def waterfall(cells: pd.DataFrame) -> list[dict[str, Any]]:
     return entries
 
 
+def fates(cells: pd.DataFrame) -> pd.DataFrame:
+    """Sample, decision and bare reasons of every cell, without values and remarks (``low_counts;high_mt``)."""
+    reasons = [";".join(removing_reasons(str(value))) for value in cells["qc_reasons"].fillna("")]
+    bare = pd.Series(reasons, index=cells.index, dtype=object)
+    return cells[["sample_id", "pass_qc"]].assign(qc_reasons=bare)
+
+
 def waterfall_table(samples: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Table ``qc_waterfall``: :func:`waterfall` of every sample, in the order given.
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import pandas as pd
 
-from dtcflow.plot.qc import fates, waterfall
+from dtcflow.plot.qc import waterfall, waterfall_table
 from dtcflow.qc.loss_audit import EVIDENCE_LEVELS, STRONG, loss_totals
-from dtcflow.qc.waterfall import START
+from dtcflow.qc.waterfall import START, fates
 from dtcflow.report.assets import Assets
 from dtcflow.report.page import (
     Block,
@@ -39,7 +39,7 @@ MAX_OPEN_WARNINGS: Final = 6
 
 def qc_section(assets: Assets, pictures: Pictures) -> Section:
     """What quality control removed, per sample and reason."""
-    table = fates(assets.cells)
+    table = waterfall_table(fates(assets.cells))
     lost = None
     if assets.loss_audit is not None:
         audit = assets.loss_audit
