@@ -35,7 +35,7 @@ FAILED_QC: Final = "not_assessed:failed_qc"
 UNASSESSED_CLASS: Final = "unassessable"
 EXTRA_COLUMNS: Final = (
     *("is_doublet", "lineage", "malignant_class", "cell_type_margin", "leiden"),
-    *("doublet_methods", "arbitration", "p_single", "p_doublet", "p_coated", "doublet_partner"),
+    *("doublet_methods", "arbitration", "p_single", "p_doublet", "p_coated", "doublet_partner", "qc_class"),
 )
 WINDOW_COLUMNS: Final = ("chromosome", "start", "end", "arm")
 _IDENTITY: Final = ("sample_id", "patient_id", "compartment")

@@ -8,7 +8,7 @@ import pytest
 
 PER_COHORT = (
     *("embed_cohort", "annotate_cells", "call_cells", "score_signatures", "test_claims", "compare_pseudobulk"),
-    *("audit_losses", "assemble_cohort", "record_provenance", "write_report", "check_identities"),
+    *("audit_losses", "summarise_qc", "assemble_cohort", "record_provenance", "write_report", "check_identities"),
 )
 # study: samples, patients and donors
 STUDIES = {
@@ -78,7 +78,7 @@ def test_patients_are_worked_on_one_by_one(dry_run, small_study):
 
 def test_only_quality_control(dry_run, small_study):
     done = dry_run(small_study("marrow_only"), "qc")
-    assert Counter(done.rules) == {"read_sample": 3, "qc_sample": 3, "check_identities": 1}
+    assert Counter(done.rules) == {"read_sample": 3, "qc_sample": 3, "summarise_qc": 1, "check_identities": 1}
 
 
 def test_another_sheet_from_the_command_line(dry_run, small_study):

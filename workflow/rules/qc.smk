@@ -27,6 +27,30 @@ rule qc_sample:
         "../scripts/qc_sample.py"
 
 
+rule summarise_qc:
+    input:
+        cells=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),
+        summaries=of_cohort("<results>/qc/samples/{sample}.json"),
+    output:
+        waterfall="<results>/qc/waterfall.tsv",
+        summary="<results>/qc/summary.tsv",
+        figure="<results>/qc/waterfall.svg",
+    log:
+        "<logs>/summarise_qc.log",
+    benchmark:
+        "<benchmarks>/summarise_qc.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(10),
+    params:
+        code=code_fingerprint("dtcflow.qc.waterfall", "dtcflow.plot.qc"),
+    script:
+        "../scripts/summarise_qc.py"
+
+
 if config["qc"]["ambient_layer"]:
 
     rule correct_ambient:

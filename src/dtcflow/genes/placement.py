@@ -6,17 +6,16 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import scipy.sparse as sp
 from anndata.utils import make_index_unique
 
 from dtcflow import resources
 from dtcflow.contracts import InputError, Problem
 from dtcflow.genes.positions import MIN_SHARED, ensembl_id, share_shifted
+from dtcflow.sparse import cells_per_gene
 
 logger = logging.getLogger(__name__)
 
@@ -182,15 +181,6 @@ def _claim(tiers: Sequence[tuple[str, Sequence[int]]], n_genes: int) -> tuple[li
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _cells_per_gene(counts: Any) -> npt.NDArray[np.int64]:
-    """Number of cells with a count above zero, for every gene."""
-    if sp.issparse(counts):
-        matrix = sp.csc_matrix(cast("Any", counts))
-        positive = np.concatenate([[0], np.cumsum(matrix.data > 0)])
-        return np.asarray(positive[matrix.indptr[1:]] - positive[matrix.indptr[:-1]], dtype=np.int64)
-    return np.asarray((np.asarray(counts) > 0).sum(axis=0), dtype=np.int64).reshape(-1)
-
-
 def placement_report(placed: pd.DataFrame, counts: Any, *, build: str = "GRCh38") -> dict[str, Any]:
     """Count how many of the expressed genes have a place.
 
@@ -212,7 +202,7 @@ def placement_report(placed: pd.DataFrame, counts: Any, *, build: str = "GRCh38"
     50 placed genes start over 50 kb from where GRCh38 has them, although ``build`` is GRCh38, or less than half
     do, although it is not. ``unplaced_examples`` are the ten expressed genes without a place that most cells have.
     """
-    cells = _cells_per_gene(counts)
+    cells = cells_per_gene(counts)
     if len(cells) != len(placed):
         raise ValueError(f"{len(cells)} genes in the counts, {len(placed)} in the placement")
     n_cells = counts.shape[0]

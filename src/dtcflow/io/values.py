@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from dtcflow.sparse import pieces, times
+
 Kind = Literal[
     "counts",
     "estimated",
@@ -69,7 +71,7 @@ class Values:
 
 
 def _totals(matrix: sp.csr_matrix) -> npt.NDArray[np.float64]:
-    totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    totals = times(matrix, np.ones(matrix.shape[1]))
     return totals[totals > 0]
 
 
@@ -288,6 +290,7 @@ def classify(matrix: Any) -> Values:
         return Values("negative", f"negative values (down to {smallest:.3g}): scaled or centred data")
     if largest > MAX_EXACT:
         return Values("overflow", f"values up to {largest:.4g}, more than a cell's RNA can give")
-    is_whole = bool(np.abs(data - np.rint(data)).max() <= 1e-4) if data.dtype.kind == "f" else True
+    parts = (data[piece] for piece in pieces(data.size))
+    is_whole = data.dtype.kind != "f" or all(np.abs(part - np.rint(part)).max() <= 1e-4 for part in parts)
     totals = _totals(matrix)
     return _judge_whole(matrix, largest, totals) if is_whole else _judge_fractions(matrix, largest, totals)

@@ -38,6 +38,7 @@ from scipy import stats
 from dtcflow import contracts
 from dtcflow.genes import gene_mask
 from dtcflow.qc.metrics import counts_per_cell
+from dtcflow.sparse import times
 
 _MYELOID_SILENT: Final = ("T_NK", "B", "plasma")
 
@@ -155,7 +156,7 @@ def estimate_ambient(
         return Ambient(nothing, "not_estimated: no counts")
     labels = cell_type.to_numpy(object)
     masks = class_masks(symbols)
-    per_class = np.asarray(counts @ np.column_stack(list(masks.values())).astype(np.float64), dtype=np.float64)
+    per_class = times(counts, np.column_stack(list(masks.values())).astype(np.float64))
     measured = soup is not None and float(soup.sum()) > 0
     if soup is not None and measured:
         pooled = np.array([float(soup[mask].sum()) for mask in masks.values()]) / float(soup.sum())

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.qc.metrics import genes_per_cell
+from dtcflow.qc.scrublet import scrublet_scores
+from dtcflow.sparse import cells_per_gene, genes_per_cell
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,6 @@ RATE_PER_CELL: Final = 0.8e-2 / 1000
 MAX_RATE: Final = 0.4
 IMPLAUSIBLE: Final = (3.0, 0.1)
 """An automatic threshold is not believed when it flags more than 3 x the expected rate and more than 10 % of cells."""
-EXACT_NEIGHBOURS_UP_TO: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def score_doublets(
     expected_rate: float | None = None,
     seed: int = 0,
 ) -> Doublets:
-    """Score doublets with Scrublet (Wolock 2019, PMID 30954476) as implemented in scanpy.
+    """Score doublets with Scrublet (Wolock 2019, PMID 30954476), see :mod:`dtcflow.qc.scrublet`.
 
     Cells and genes are put in the order of their names before, and linear algebra is kept on one thread, so that the
     result depends on neither the order of the input nor the number of threads.
@@ -109,7 +109,7 @@ def score_doublets(
 
     if usable.sum() < MIN_CELLS:
         return not_run(f"{int(usable.sum())} cells with {MIN_CELL_GENES} or more genes, {MIN_CELLS} are needed")
-    n_seen = int((np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]) >= 3).sum())
+    n_seen = int((cells_per_gene(counts) >= 3).sum())
     if n_seen < MIN_GENES:
         return not_run(f"{n_seen} genes seen in three or more cells, {MIN_GENES} are needed")
 
@@ -117,7 +117,7 @@ def score_doublets(
     rows = rows[np.argsort(cell_ids.to_numpy(str)[rows], kind="stable")]
     columns = np.argsort(genes.to_numpy(str), kind="stable")
     try:
-        found, threshold = _scrublet(sp.csr_matrix(counts[rows][:, columns]), rate=rate, seed=seed)
+        found, threshold = scrublet_scores(counts, rows=rows, columns=columns, rate=rate, seed=seed)
     except (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError) as error:
         logger.warning("Scrublet could not be run: %s", error)
         return not_run(f"Scrublet found nothing to work on ({error})")
@@ -144,25 +144,3 @@ def _flag(score: npt.NDArray[np.float64], automatic: float | None, rate: float) 
     message += f"; the highest scores at the expected rate ({rate:.2%}) are flagged instead"
     logger.info("Scrublet: %s", message)
     return Doublets(score, scored & (score > threshold), "run", rate, threshold, "expected_rate", message)
-
-
-def _scrublet(counts: sp.csr_matrix, *, rate: float, seed: int) -> tuple[npt.NDArray[np.float64], float | None]:
-    """Scores and automatic threshold (None when it failed) from scanpy, for rows and columns in canonical order."""
-    import anndata as ad
-    import scanpy as sc
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    names = pd.Index([f"c{row}" for row in range(counts.shape[0])])
-    adata = ad.AnnData(counts.astype(np.float32), obs=pd.DataFrame(index=names))
-    adata.var_names = pd.Index([f"g{column}" for column in range(counts.shape[1])])
-    with threadpool_limits(limits=1):
-        sc.pp.scrublet(
-            adata,
-            expected_doublet_rate=rate,
-            use_approx_neighbors=False if counts.shape[0] <= EXACT_NEIGHBOURS_UP_TO else None,
-            random_state=seed,
-            verbose=False,
-        )
-    threshold = adata.uns["scrublet"].get("threshold")
-    scores = np.asarray(adata.obs["doublet_score"], dtype=np.float64)
-    return scores, None if threshold is None else float(threshold)

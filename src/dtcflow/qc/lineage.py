@@ -20,6 +20,7 @@ from dtcflow import contracts
 from dtcflow.qc.metrics import counts_per_cell
 from dtcflow.scores.calibrated import calibrated_z
 from dtcflow.scores.signatures import GeneSet, load_markers
+from dtcflow.sparse import cells_per_gene
 
 HAEMATOPOIETIC: Final = "haematopoietic"
 ERYTHROID: Final = "erythroid"
@@ -44,7 +45,7 @@ MIN_KEPT_GENES: Final = 0.75
 ALL_CELLS: Final = "all cells"
 OTHER_LINEAGES: Final = "cells of other lineages"
 
-COLUMNS: Final = ("lineage", "first_pass_type", "epithelial_z", "n_epithelial_markers")
+COLUMNS: Final = ("lineage", "first_pass_type", "epithelial_z", "n_epithelial_markers", "lineage_z")
 
 
 @dataclass(frozen=True)
@@ -125,19 +126,21 @@ def first_pass_lineage(
     -------
     :class:`FirstPass`; its ``cells`` hold ``lineage`` (:data:`LINEAGES`), ``first_pass_type``
     (:data:`dtcflow.contracts.CELL_TYPES`), ``epithelial_z`` (float, NaN for an empty cell or where the panel cannot be
-    scored) and ``n_epithelial_markers`` (int).
+    scored), ``n_epithelial_markers`` (int) and ``lineage_z`` (z of the panel that gave the lineage, NaN for
+    ``unknown``).
     """
     markers = load_markers() if markers is None else markers
     n = counts.shape[0]
     cell_type = np.full(n, contracts.UNKNOWN, dtype=object)
     epithelial_z = np.full(n, np.nan)
     n_epithelial = np.zeros(n, dtype=np.int64)
+    lineage_z = np.full(n, np.nan)
     reference, not_scored = ALL_CELLS, tuple(markers)
 
     # empty cells say nothing and would only dilute the expression the random sets are matched on
     filled = np.flatnonzero(counts_per_cell(counts) > 0)
     if filled.size and markers:
-        used = sp.csr_matrix(counts[filled])
+        used = counts if filled.size == n else sp.csr_matrix(counts[filled])
         first = calibrated_z(used, genes, markers, n_null=n_null, seed=seed, relaxed=True)
         z = first.z.reindex(columns=list(markers)).astype(np.float64)
         not_scored = tuple(name for name in markers if name not in first.matched.names)
@@ -146,7 +149,7 @@ def first_pass_lineage(
             if again is not None:
                 z[contracts.EPITHELIAL], reference = again, OTHER_LINEAGES
         shown = count_markers(used, genes, markers)
-        cell_type[filled] = _best_type(z, shown)
+        cell_type[filled], lineage_z[filled] = _best_type(z, shown)
         if contracts.EPITHELIAL in markers:
             epithelial_z[filled] = z[contracts.EPITHELIAL].to_numpy()
             n_epithelial[filled] = shown[contracts.EPITHELIAL].to_numpy()
@@ -157,20 +160,22 @@ def first_pass_lineage(
             "first_pass_type": cell_type,
             "epithelial_z": epithelial_z,
             "n_epithelial_markers": n_epithelial,
+            "lineage_z": lineage_z,
         },
         index=pd.RangeIndex(n) if cell_ids is None else cell_ids,
     )
     return FirstPass(cells[list(COLUMNS)], reference, not_scored)
 
 
-def _best_type(z: pd.DataFrame, shown: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Cell type of the best panel per cell, ``unknown`` where none is good enough."""
+def _best_type(z: pd.DataFrame, shown: pd.DataFrame) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.float64]]:
+    """Cell type and z of the best panel per cell, ``unknown`` and NaN where none is good enough."""
     types = list(z.columns)
     values = z.to_numpy(np.float64)
     good = np.isfinite(values) & (values >= MIN_Z) & (shown[types].to_numpy() >= MIN_MARKERS)
     candidate = np.where(good, values, -np.inf)
     best = np.array(types, dtype=object)[candidate.argmax(axis=1)]
-    return np.where(good.any(axis=1), best, contracts.UNKNOWN).astype(object)
+    found = good.any(axis=1)
+    return np.where(found, best, contracts.UNKNOWN).astype(object), np.where(found, candidate.max(axis=1), np.nan)
 
 
 def _epithelial_against_others(
@@ -189,10 +194,11 @@ def _epithelial_against_others(
     is_epithelial = (own >= MIN_Z) & ~(others > own)
     if is_epithelial.mean() < COMMON_SHARE or background.sum() < MIN_REFERENCE:
         return None
-    silent = sp.csr_matrix(counts[background]).getnnz(axis=0) == 0
     present = genes.isin(panel.up)
-    n_used = int((present & (counts.getnnz(axis=0) > 0)).sum())
-    if (present & ~silent).sum() < MIN_KEPT_GENES * n_used:
+    # only the panel's own columns: a copy of the whole background would be as large as the sample
+    panel_counts = sp.csr_matrix(counts[:, np.flatnonzero(present)])
+    n_used = int((cells_per_gene(panel_counts) > 0).sum())
+    if (cells_per_gene(panel_counts[background]) > 0).sum() < MIN_KEPT_GENES * n_used:
         return None
     again = calibrated_z(
         counts, genes, {panel.name: panel}, n_null=n_null, seed=seed, reference_rows=background, relaxed=True

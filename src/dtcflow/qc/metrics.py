@@ -12,6 +12,9 @@ import scipy.sparse as sp
 
 from dtcflow import contracts
 from dtcflow.genes import gene_mask
+from dtcflow.sparse import genes_per_cell, times
+
+__all__ = ["METRICS", "counts_csr", "counts_per_cell", "gene_symbols", "genes_per_cell", "qc_metrics"]
 
 METRICS: Final = ("n_counts", "n_genes", "pct_mt", "pct_ribo", "pct_hb", "log10_genes_per_count")
 """Columns of :func:`qc_metrics`, in order."""
@@ -61,13 +64,7 @@ def gene_symbols(adata: ad.AnnData) -> pd.Index:
 
 def counts_per_cell(counts: sp.csr_matrix) -> npt.NDArray[np.float64]:
     """Total counts per row, summed in double precision (single precision stops counting at 16.8 million)."""
-    return np.asarray(counts @ np.ones(counts.shape[1], dtype=np.float64), dtype=np.float64)
-
-
-def genes_per_cell(counts: sp.csr_matrix) -> npt.NDArray[np.int64]:
-    """Number of genes with a count above zero, per row; explicitly stored zeros do not count."""
-    positive = np.concatenate([[0], np.cumsum(counts.data > 0, dtype=np.int64)])
-    return np.asarray(positive[counts.indptr[1:]] - positive[counts.indptr[:-1]], dtype=np.int64)
+    return times(counts, np.ones(counts.shape[1]))
 
 
 def qc_metrics(adata: ad.AnnData) -> pd.DataFrame:
@@ -93,7 +90,7 @@ def qc_metrics(adata: ad.AnnData) -> pd.DataFrame:
     masks = np.column_stack([gene_mask(symbols, kind) for kind in _SHARES.values()]).astype(np.float64)
     totals = counts_per_cell(counts)
     n_genes = genes_per_cell(counts)
-    in_class = np.asarray(counts @ masks, dtype=np.float64)
+    in_class = times(counts, masks)
 
     frame = pd.DataFrame({"n_counts": totals, "n_genes": n_genes}, index=adata.obs_names)
     with np.errstate(divide="ignore", invalid="ignore"):

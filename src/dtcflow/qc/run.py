@@ -22,13 +22,14 @@ from dtcflow.qc.metrics import METRICS, counts_csr, gene_symbols, qc_metrics
 from dtcflow.qc.mixed import mixed_droplets
 from dtcflow.qc.thresholds import (
     MIN_SAMPLE,
-    REMOVING,
+    QC_CLASSES,
     Rule,
     Threshold,
     apply_thresholds,
     find_thresholds,
-    removing_reasons,
+    qc_classes,
 )
+from dtcflow.qc.waterfall import waterfall
 from dtcflow.scores.signatures import GeneSet, load_markers
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def qc_sample(
     adata
         One sample at stage ``intake`` (raw counts in ``layers["counts"]``, index = ``cell_id``).
     settings
-        ``config["qc"]``: ``n_mads``, ``min_counts``, ``min_genes``, ``max_pct_mt``, ``max_pct_mt_cap``,
+        ``config["qc"]``: ``n_mads``, ``min_counts``, ``min_genes``, ``max_pct_mt``, ``max_pct_mt_cap``, ``lineages``,
         ``expected_doublet_rate``.
     epithelial_z_threshold
         Calibrated z from which a cell has epithelial evidence; it decides nothing here, it is counted and reported.
@@ -69,10 +70,9 @@ def qc_sample(
     -------
     ``(cells, summary)``. ``cells`` is the table ``qc_cells``, every input cell in input order, with one more column,
     ``first_pass_type``. Droplets that intake did not call as cells fail with the reason ``empty_droplet``; they take no
-    part in any threshold or estimate. ``summary`` holds ``n_cells``, ``n_pass``, ``n_uncalled``, ``lineages``,
-    ``waterfall``, ``thresholds`` (value and origin), ``doublets``, ``two_types``, ``arbitration``, ``ambient``,
-    ``epithelial``, ``panels_not_scored``
-    and ``warnings``.
+    part in any threshold or estimate. ``summary`` holds ``n_cells``, ``n_pass``, ``n_uncalled``, ``classes``,
+    ``lineages``, ``waterfall``, ``thresholds`` (value and origin), ``doublets``, ``two_types``, ``arbitration``,
+    ``ambient``, ``epithelial``, ``panels_not_scored`` and ``warnings``.
 
     Raises
     ------
@@ -116,6 +116,7 @@ def qc_sample(
     cells["doublet_score"] = doublets.score
     cells["ambient_fraction"] = ambient.fraction
     cells = cells.join(mixed).join(lineage).reset_index(drop=True)
+    cells["qc_class"] = qc_classes(cells["qc_reasons"], cells["pass_qc"], cells["is_doublet"])
     columns = list(contracts.TABLES["qc_cells"])
     cells = cells[[*columns, *(c for c in cells.columns if c not in columns)]]
     if not called.all():
@@ -185,39 +186,6 @@ def _is_plate(adata: ad.AnnData) -> bool:
     return "platform" in adata.obs and adata.n_obs > 0 and bool((adata.obs["platform"].astype(str) == PLATE).all())
 
 
-def waterfall(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """Cells removed per reason, for the sample and per lineage.
-
-    Parameters
-    ----------
-    cells
-        Table ``qc_cells`` of one sample.
-
-    Returns
-    -------
-    One entry per lineage (first ``all``) and reason: ``n_with_reason`` counts every cell that has the reason,
-    ``n_removed`` only those that no earlier reason had removed, ``n_left`` what is left after it. The entry ``start``
-    holds the cells before.
-    """
-    reasons = [removing_reasons(text) for text in cells["qc_reasons"]]
-    first = np.array([next((r for r in REMOVING if r in found), "") for found in reasons], dtype=object)
-    entries: list[dict[str, Any]] = []
-    for name in ("all", *LINEAGES):
-        rows = np.ones(len(cells), dtype=bool) if name == "all" else (cells["lineage"] == name).to_numpy(bool)
-        left = int(rows.sum())
-        if name != "all" and not left:
-            continue
-        entries.append({"lineage": name, "reason": "start", "n_with_reason": 0, "n_removed": 0, "n_left": left})
-        for reason in REMOVING:
-            removed = int((first[rows] == reason).sum())
-            having = sum(reason in found for found, inside in zip(reasons, rows, strict=True) if inside)
-            left -= removed
-            entries.append(
-                {"lineage": name, "reason": reason, "n_with_reason": having, "n_removed": removed, "n_left": left}
-            )
-    return entries
-
-
 def summarise(
     cells: pd.DataFrame,
     thresholds: list[Threshold],
@@ -244,6 +212,7 @@ def summarise(
         "n_cells": len(cells),
         "n_pass": int(passed.sum()),
         "n_uncalled": int(cells["qc_reasons"].str.startswith("empty_droplet(").sum()),
+        "classes": {name: int((cells["qc_class"] == name).sum()) for name in QC_CLASSES},
         "lineages": lineages,
         "panels_not_scored": list(first_pass.not_scored),
         "waterfall": waterfall(cells),

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from dtcflow.contracts import DtcflowError, write_bytes
-from dtcflow.report import sections, sections_evidence, sections_genome, sections_verdict
+from dtcflow.report import sections, sections_evidence, sections_genome, sections_qc, sections_verdict
 from dtcflow.report.assets import Assets, load
 from dtcflow.report.inputs import FIGURES, ReportInputs
 from dtcflow.report.page import Section, text
@@ -95,10 +95,10 @@ def render(assets: Assets, *, max_points: int = MAX_POINTS, detail: float = 1.0)
     makers: list[Callable[[], Section]] = [
         lambda: sections_evidence.claims_section(assets, pictures),
         lambda: sections.cohort_section(assets),
-        lambda: sections.qc_section(assets, pictures),
+        lambda: sections_qc.qc_section(assets, pictures),
         lambda: sections.embedding_section(assets, pictures, max_points=max_points),
         lambda: sections_genome.genome_section(assets, pictures, max_rows=rows, block_rows=block_rows),
-        lambda: sections.loss_section(assets),
+        lambda: sections_qc.loss_section(assets),
         lambda: sections.scores_section(assets),
         lambda: sections.methods_section(assets),
     ]

@@ -214,6 +214,13 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def listed_texts(value: Any) -> list[str]:
+    """Texts of a list, or of a single value; none for a missing one."""
+    if is_missing(value) if not isinstance(value, list | tuple) else not value:
+        return []
+    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+
+
 def listed(items: Iterable[str], last: str = "and") -> str:
     """``a, b and c``."""
     names = list(items)

@@ -1,4 +1,4 @@
-"""The sections around the evidence: cohort, quality control, embedding, losses, scores, and how it was made."""
+"""The sections around the evidence: cohort, embedding, scores, and how it was made."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import numpy as np
 import pandas as pd
 
 from dtcflow.plot.embedding import umap_panels
-from dtcflow.plot.qc import waterfall, waterfall_table
 from dtcflow.plot.style import language, sentence_figure
-from dtcflow.qc.thresholds import removing_reasons
 from dtcflow.report import text
 from dtcflow.report.assets import Assets
 from dtcflow.report.page import (
     NONE,
     Block,
-    Bullets,
-    Cell,
     Column,
     Details,
     Heading,
@@ -27,21 +23,17 @@ from dtcflow.report.page import (
     Table,
     count,
     frame_table,
-    is_missing,
     num,
     percent,
     plural,
     short,
-    spaced,
     words,
 )
 from dtcflow.report.page import text as shown
 from dtcflow.report.pictures import Pictures
-from dtcflow.report.sections_intake import identity_blocks, intake_blocks, listed
+from dtcflow.report.sections_intake import identity_blocks, intake_blocks
 
-MAX_LOSS_ROWS: Final = 40
 MAX_SAMPLE_ROWS: Final = 300
-MAX_OPEN_WARNINGS: Final = 6
 
 
 def cohort_section(assets: Assets) -> Section:
@@ -120,72 +112,6 @@ def _median(values: pd.Series[Any]) -> str:
     return count(known.median()) if len(known) else NONE
 
 
-def qc_section(assets: Assets, pictures: Pictures) -> Section:
-    """What quality control removed, per sample and reason."""
-    reasons = [";".join(removing_reasons(str(value))) for value in assets.cells["qc_reasons"].fillna("")]
-    table = waterfall_table(assets.cells.assign(qc_reasons=reasons))
-    lost = None
-    if assets.loss_audit is not None:
-        removed = assets.loss_audit[assets.loss_audit["status"] == "removed"]
-        lost = removed.groupby(removed["sample_id"].astype(str)).size()
-    figure = waterfall(table, lost)
-    pictures.keep("qc_waterfall.svg", figure)
-    total, kept = int(table.to_numpy().sum()), int(table["kept"].sum()) if len(table) else 0
-    blocks: list[Block] = [
-        pictures.inline(
-            figure,
-            prefix="qc",
-            alt=f"Share of cells kept and removed, by reason, in {len(table)} samples; {kept} of {total} cells kept.",
-            caption=(
-                f"Fate of all {total:,} cells of {plural(len(table), 'sample')}; {kept:,} kept "
-                f"({percent(kept, total)}). Every cell is counted once; a cell with more than one reason is in the "
-                "last colour. Doublets are annotated, never removed here, and nothing is removed for having many "
-                "counts. How to read it: a long coloured end in one sample only points to the preparation of that "
-                "sample"
-                + ("." if lost is None else "; the red note counts removed cells that looked like tumour cells.")
-            ),
-        )
-    ]
-    if total and not kept:
-        blocks.insert(
-            0, Paragraph("No cell passed quality control; every later section is empty for that reason.", "warn")
-        )
-    warnings = [
-        f"{shown(sample, 60)}: {shown(warning)}"
-        for sample, summary in assets.qc_summaries.items()
-        for warning in listed(summary.get("warnings"))
-    ]
-    if not assets.qc_summaries:
-        blocks.append(Paragraph("Summaries of quality control are not part of this run.", "missing"))
-    if len(warnings) > MAX_OPEN_WARNINGS:
-        blocks.append(Details(f"Warnings from quality control ({len(warnings):,})", [Bullets(warnings)]))
-    elif warnings:
-        blocks += [Heading("Warnings from quality control"), Bullets(warnings)]
-    thresholds = _thresholds(assets)
-    if thresholds is not None:
-        blocks.append(Details("Limits in each sample", [thresholds]))
-    return Section("qc", "Quality control", blocks)
-
-
-def _thresholds(assets: Assets) -> Table | None:
-    found = [
-        {"sample": sample, **{str(k): v for k, v in entry.items()}}
-        for sample, summary in assets.qc_summaries.items()
-        for entry in summary.get("thresholds") or []
-        if isinstance(entry, Mapping) and not is_missing(entry.get("value"))
-    ]
-    if not found:
-        return None
-    frame = pd.DataFrame(found)
-    return frame_table(
-        frame,
-        f"Limits that were applied (n = {len(frame):,}), by cell lineage; 'mad' comes from the sample itself, 'fixed' "
-        "from the configuration.",
-        columns=["sample", "metric", "lineage", "side", "value", "origin", "n_cells", "median", "removes"],
-        max_rows=200,
-    )
-
-
 def embedding_section(assets: Assets, pictures: Pictures, *, max_points: int) -> Section:
     """UMAP panels and the stability of the clusters."""
     blocks: list[Block] = []
@@ -241,53 +167,6 @@ def _umap(assets: Assets, pictures: Pictures, max_points: int) -> Block:
             "mean nothing. Tumour cells of different patients usually lie apart, normal cell types should mix over "
             "samples. Nothing is called or tested on this picture."
         ),
-    )
-
-
-def loss_section(assets: Assets) -> Section:
-    """Every cell with tumour evidence that did not end as malignant."""
-    audit = assets.loss_audit
-    title = "Loss audit: tumour evidence that was removed or left undecided"
-    if audit is None:
-        return Section("losses", title, [Paragraph("The loss audit is not part of this run.", "missing")])
-    if not len(audit):
-        sentence = "No cell with tumour evidence was removed, flagged or left undecided."
-        return Section("losses", title, [Paragraph(sentence)])
-    totals = (
-        audit.groupby(["compartment", "stage", "status"], sort=True)
-        .agg(cells=("cell_id", "size"), samples=("sample_id", "nunique"), patients=("patient_id", "nunique"))
-        .reset_index()
-    )
-    marrow_first = audit.assign(_rank=(audit["compartment"] != "marrow").astype(int))
-    ordered = marrow_first.sort_values(["_rank", "stage", "sample_id", "cell_id"], kind="stable")
-    blocks: list[Block] = [
-        Paragraph(
-            "A cell is listed when it shows epithelial or copy-number evidence and was removed by quality control, "
-            "flagged as a doublet and called normal, or left undecided. A marrow cell here may be a tumour cell that "
-            "was lost."
-        ),
-        frame_table(totals, f"Totals (n = {plural(len(audit), 'cell')})."),
-        _lost_cells(ordered, assets.names.get("loss_audit", "loss_audit.tsv")),
-    ]
-    return Section("losses", title, blocks)
-
-
-def _lost_cells(audit: pd.DataFrame, name: str) -> Table:
-    rows = [
-        [
-            Cell(shown(row.cell_id, 80), sub=shown(f"{row.compartment}, {row.stage}: {row.status}")),
-            words(spaced(row.reason)),
-            words(spaced(row.evidence)),
-            num(count(row.n_counts)),
-        ]
-        for row in audit.head(MAX_LOSS_ROWS).itertuples(index=False)
-    ]
-    return Table(
-        f"Cells with tumour evidence that did not end as malignant: first {len(rows):,} of {len(audit):,}, marrow "
-        "first.",
-        [Column("Cell"), Column("Reason"), Column("Evidence"), Column("Counts", True)],
-        rows,
-        note=f"All of them, with every number: {name}.",
     )
 
 

@@ -16,7 +16,7 @@ from dtcflow.report.page import (
     Paragraph,
     Table,
     count,
-    is_missing,
+    listed_texts,
     num,
     percent,
     plural,
@@ -27,13 +27,6 @@ from dtcflow.report.page import text as shown
 MAX_INTAKE_ROWS: Final = 300
 MAX_FINDINGS: Final = 40
 _SEX: Final = {"not_assessable": "not assessable"}
-
-
-def listed(value: Any) -> list[str]:
-    """Return a field of a report that may be missing, one sentence or several, as a list."""
-    if is_missing(value) if not isinstance(value, list | tuple) else not value:
-        return []
-    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
 
 
 def identity_blocks(assets: Assets) -> list[Block]:
@@ -99,7 +92,7 @@ def intake_blocks(assets: Assets) -> list[Block]:
         return [*blocks, Paragraph("Intake reports are not part of this run.", "missing")]
     rows, warnings = [], []
     for sample, report in assets.intake_reports.items():
-        own = listed(report.get("warnings"))
+        own = listed_texts(report.get("warnings"))
         rows.append(_row(sample, report, len(own)))
         warnings += [f"{shown(sample, 60)}: {shown(item)}" for item in own]
     blocks.append(

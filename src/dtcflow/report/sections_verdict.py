@@ -9,12 +9,20 @@ from typing import Any, Final
 import pandas as pd
 
 from dtcflow.contracts import VERDICTS
+from dtcflow.qc.loss_audit import NOT_ASSESSABLE, STRONG, WEAK
 from dtcflow.report import text
 from dtcflow.report.assets import Assets
 from dtcflow.report.page import NONE, count, estimate, is_missing, listed, plural
 from dtcflow.report.page import text as shown
 
 MAIN_CLAIM: Final = "P2"
+LOSSES: Final = (
+    ("cell_calling", "removed", "droplets with strong tumour evidence taken for empty"),
+    ("qc", "removed", "cells with strong tumour evidence removed by quality control"),
+    ("qc", "flagged", "doublets with strong tumour evidence called normal"),
+    ("call", "indeterminate", "cells with strong tumour evidence left undecided"),
+)
+"""Stage, status and words of the totals of the loss audit on the first screen."""
 
 
 @dataclass(frozen=True)
@@ -154,12 +162,22 @@ def _tiles(assets: Assets) -> list[Tile]:
     if audit is None:
         tiles.append(Tile(NONE, "cells with tumour evidence lost: no loss audit in this run", alarm=True))
     else:
-        status = audit["status"].astype(str)
-        for key, label in (
-            ("removed", "cells with tumour evidence removed by quality control"),
-            ("indeterminate", "cells with tumour evidence left undecided"),
-        ):
-            n = int((status == key).sum())
-            marrow = int(((status == key) & (audit["compartment"] == "marrow")).sum())
-            tiles.append(Tile(f"{n:,}", f"{label}, {marrow:,} of them in marrow", alarm=marrow > 0))
+        tiles += _loss_tiles(audit)
     return tiles
+
+
+def _loss_tiles(audit: pd.DataFrame) -> list[Tile]:
+    """Totals of the loss audit by stage: cells with strong evidence as the number, all others in words."""
+    found = []
+    for stage, status, label in LOSSES:
+        rows = audit[(audit["stage"] == stage) & (audit["status"] == status)]
+        strong = rows["evidence_level"] == STRONG
+        n, marrow = int(strong.sum()), int((strong & (rows["compartment"] == "marrow")).sum())
+        if not len(rows) and stage == "cell_calling":
+            continue
+        others = [
+            f"{int((rows['evidence_level'] == level).sum()):,} {word}"
+            for level, word in ((WEAK, "with weak"), (NOT_ASSESSABLE, "without evidence"))
+        ]
+        found.append(Tile(f"{n:,}", f"{label}, {marrow:,} in marrow; {' and '.join(others)} listed", alarm=marrow > 0))
+    return found

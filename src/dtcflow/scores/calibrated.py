@@ -35,6 +35,7 @@ from dtcflow.scores.matching import (
     draw_matched_sets,
 )
 from dtcflow.scores.signatures import GeneSet, Synonyms
+from dtcflow.sparse import times
 
 __all__ = [
     "LOW_COVERAGE",
@@ -105,7 +106,7 @@ def log_normalise(counts: Any) -> sp.csr_matrix[Any]:
     """
     matrix = sp.csr_matrix(counts)
     matrix.sum_duplicates()
-    totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    totals = times(matrix, np.ones(matrix.shape[1]))
     factors = np.divide(_TARGET, totals, out=np.zeros_like(totals), where=totals > 0).astype(np.float32)
     values = matrix.data.astype(np.float32)
     values *= np.repeat(factors, np.diff(matrix.indptr))
@@ -312,7 +313,7 @@ def calibrated_z(
         synonyms=synonyms,
     )
     scores = apply_sets(lognorm, matched, chunk=chunk).z
-    totals = np.asarray(sp.csr_matrix(counts).sum(axis=1, dtype=np.float64)).ravel()
+    totals = times(counts, np.ones(lognorm.shape[1]))
     log_counts = np.log(totals, out=np.full_like(totals, np.nan), where=totals > 0)
     coverage = matched.coverage.copy()
     correlation = dict(zip(matched.names, depth_correlation(scores, log_counts), strict=True))

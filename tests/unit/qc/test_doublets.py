@@ -91,7 +91,7 @@ def test_failing_inside_scrublet_is_a_status(monkeypatch: pytest.MonkeyPatch) ->
     def fail(*_: object, **__: object) -> None:
         raise ValueError("n_components must be smaller")
 
-    monkeypatch.setattr(doublets, "_scrublet", fail)
+    monkeypatch.setattr(doublets, "scrublet_scores", fail)
     counts = sp.csr_matrix(np.random.default_rng(1).poisson(3.0, (80, 60)).astype(np.float32))
     found = score_doublets(counts, cell_ids=names(80, "c"), genes=names(60, "g"))
     assert found.status == "not_run: Scrublet found nothing to work on (n_components must be smaller)"
@@ -103,7 +103,7 @@ def test_without_a_believable_threshold_the_highest_scores_are_flagged(
     monkeypatch: pytest.MonkeyPatch, automatic: float | None, why: str
 ) -> None:
     scores = np.arange(1, 101) / 100
-    monkeypatch.setattr(doublets, "_scrublet", lambda *_, **__: (scores, automatic))
+    monkeypatch.setattr(doublets, "scrublet_scores", lambda *_, **__: (scores, automatic))
     counts = sp.csr_matrix(np.random.default_rng(1).poisson(3.0, (100, 60)).astype(np.float32))
     found = score_doublets(counts, cell_ids=names(100, "c"), genes=names(60, "g"), expected_rate=0.07)
     assert np.flatnonzero(found.is_doublet).tolist() == list(range(93, 100))
@@ -113,14 +113,14 @@ def test_without_a_believable_threshold_the_highest_scores_are_flagged(
 
 
 def test_a_believable_automatic_threshold_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doublets, "_scrublet", lambda *_, **__: (np.arange(100) / 100, 0.955))
+    monkeypatch.setattr(doublets, "scrublet_scores", lambda *_, **__: (np.arange(100) / 100, 0.955))
     counts = sp.csr_matrix(np.random.default_rng(1).poisson(3.0, (100, 60)).astype(np.float32))
     found = score_doublets(counts, cell_ids=names(100, "c"), genes=names(60, "g"))
     assert (found.threshold, found.threshold_origin, int(found.is_doublet.sum())) == (0.955, "automatic", 4)
 
 
 def test_ties_at_the_fallback_threshold_stay_unflagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doublets, "_scrublet", lambda *_, **__: (np.full(100, 0.2), None))
+    monkeypatch.setattr(doublets, "scrublet_scores", lambda *_, **__: (np.full(100, 0.2), None))
     counts = sp.csr_matrix(np.random.default_rng(1).poisson(3.0, (100, 60)).astype(np.float32))
     found = score_doublets(counts, cell_ids=names(100, "c"), genes=names(60, "g"), expected_rate=0.1)
     assert not found.is_doublet.any()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtcflow.contracts import InputError
-from dtcflow.qc.thresholds import Rule, apply_thresholds, find_thresholds, removing_reasons
+from dtcflow.qc.thresholds import Rule, apply_thresholds, find_thresholds, qc_classes, removing_reasons
 
 
 def frame(
@@ -284,3 +285,72 @@ def test_removing_reasons_skips_notes() -> None:
     ]
     assert removing_reasons("empty(0 counts)") == ["empty"]
     assert removing_reasons("") == []
+
+
+# ------------------------------------------------------------------------------------------ limits per lineage, classes
+
+
+def test_a_fixed_limit_of_one_lineage_goes_before_that_of_all() -> None:
+    metrics, lineage = frame(
+        [1000.0] * 62, pct_mt=[4.0] * 60 + [58.0, 58.0], lineage=["haematopoietic"] * 61 + ["epithelial"]
+    )
+    rule: dict[str, Any] = {"max_pct_mt": 20.0, "lineages": {"epithelial": {"max_pct_mt": 60.0}}}
+    assert limit(metrics, lineage, "pct_mt", "epithelial", **rule).value == 60
+    assert limit(metrics, lineage, "pct_mt", "haematopoietic", **rule).value == 20
+    assert decide(metrics, lineage, **rule)["pass_qc"].tolist() == [True] * 60 + [False, True]
+
+
+def test_a_fixed_mitochondrial_limit_of_a_lineage_spares_nobody_above_it() -> None:
+    metrics, lineage = frame([1000.0] * 61, pct_mt=[4.0] * 60 + [30.0], lineage=["haematopoietic"] * 60 + ["unknown"])
+    assert decide(metrics, lineage)["qc_reasons"].iloc[-1].startswith("note:high_mt_rna_rich")
+    assert not decide(metrics, lineage, lineages={"unknown": {"max_pct_mt": 25.0}})["pass_qc"].iloc[-1]
+
+
+def test_settings_of_lineages_are_read_and_checked() -> None:
+    read = Rule.from_settings({"lineages": {"epithelial": {"max_pct_mt": 60, "min_genes": None}, "stromal": None}})
+    assert read.fixed("pct_mt", "epithelial") == 60
+    assert read.fixed("n_genes", "epithelial") is read.fixed("pct_mt", "stromal") is None
+    assert read.fixed("log10_genes_per_count", "epithelial") is None
+    assert Rule.from_settings({"lineages": None}) == Rule()
+    with pytest.raises(InputError) as caught:
+        Rule.from_settings({"lineages": {"epithelium": {}, "erythroid": {"min_counts": -1}, "stromal": {"max_mt": 3}}})
+    assert [problem.key for problem in caught.value.problems] == [
+        "qc.lineages",
+        "qc.lineages.erythroid.min_counts",
+        "qc.lineages.stromal.max_mt",
+    ]
+
+
+def test_who_passes_by_a_borrowed_limit_says_so() -> None:
+    depth = [4000.0] * 500 + [30000.0] * 20 + [4000.0]
+    metrics, lineage = frame(depth, lineage=["haematopoietic"] * 500 + ["epithelial"] * 21)
+    found = decide(metrics, lineage)
+    assert found["pass_qc"].all()
+    assert (found["qc_reasons"].iloc[:-1] == "").all()
+    # a third of the median of its own group (half of its genes), which it does not reach
+    assert found["qc_reasons"].iloc[-1] == (
+        "note:borrowed_limit(n_counts 4000<9999.3);note:borrowed_limit(n_genes 2000<7499.5)"
+    )
+    assert removing_reasons(found["qc_reasons"].iloc[-1]) == []
+
+
+def test_an_epithelial_cell_rich_in_mitochondria_needs_fewer_genes_than_the_median() -> None:
+    # the epithelial group's own limit is far away, so that one of 9 % is put in its place
+    n_genes = [1000.0] * 303 + [400.0, 399.0, 999.0]
+    labels = ["haematopoietic"] * 300 + ["epithelial"] * 5 + ["unknown"]
+    metrics, lineage = frame([3000.0] * 306, n_genes, [4.0] * 303 + [30.0] * 3, labels)
+    rule = Rule(min_genes=100)
+    limits = [
+        dataclasses.replace(t, value=9.0, strict=9.0) if (t.metric, t.lineage) == ("pct_mt", "epithelial") else t
+        for t in find_thresholds(metrics, lineage, rule=rule)
+    ]
+    found = apply_thresholds(metrics, lineage, limits, rule=rule)
+    assert found["pass_qc"].tolist() == [True] * 304 + [False, False]
+    assert found["qc_reasons"].iloc[303] == "note:high_mt_rna_rich(30.00>9.00)"
+
+
+def test_classes() -> None:
+    reasons = pd.Series(["", "", "note:low_complexity(0.1<0.2)", "low_counts(1<2)", "low_counts(1<2)"])
+    passed = pd.Series([True, True, True, False, False])
+    doublet = pd.Series([False, True, False, False, True])
+    assert qc_classes(reasons, passed, doublet).tolist() == ["good", "ambiguous", "ambiguous", "poor", "poor"]

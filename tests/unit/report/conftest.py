@@ -274,6 +274,7 @@ def make_study(
         cnv_burden_q=0.3,
         malignancy_q=0.2,
         n_counts=lost["n_counts"],
+        evidence_level=np.array(["strong", "weak", "not_assessable"])[np.arange(len(lost)) % 3],
     )
     coverage = pd.DataFrame(
         [

@@ -15,7 +15,7 @@ import pytest
 
 from dtcflow.contracts import DtcflowError
 from dtcflow.plot import copy_number, style
-from dtcflow.report import build, sections, sections_evidence
+from dtcflow.report import build, sections, sections_evidence, sections_qc
 from dtcflow.report.inputs import FIGURES, ReportInputs
 
 SMALL = {"n_patients": 3, "n_cells": 40, "per_arm": 2}
@@ -66,7 +66,8 @@ def write(study: Any, folder: Path, change: Callable[[ReportInputs], ReportInput
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figure: for tests of words."""
     for module, names in (
-        (sections, ("umap_panels", "waterfall")),
+        (sections, ("umap_panels",)),
+        (sections_qc, ("waterfall",)),
         (sections_evidence, ("patient_effects", "specification_curve")),
         (copy_number, ("heatmaps", "arm_grid")),
     ):
@@ -157,7 +158,7 @@ def test_the_verdict_comes_first_and_sections_in_order(page: Page) -> None:
     assert text.index("Notice.") < text.index("SIMULATED DATA") < text.index("Inconclusive")
     assert (
         text.index("Inconclusive")
-        < text.index("cells with tumour evidence removed")
+        < text.index("cells with strong tumour evidence removed")
         < text.index("claims of the analysis")
     )
     assert "it cannot show self-renewal" in text
@@ -170,8 +171,14 @@ def test_first_screen_counts_cells_and_losses(make_once: Any, page: Page) -> Non
     audit = study.loss_audit
     for status, words in (("removed", "removed by quality control"), ("indeterminate", "left undecided")):
         own = audit[audit["status"] == status]
-        marrow = int((own["compartment"] == "marrow").sum())
-        assert f"{len(own):,} cells with tumour evidence {words}, {marrow:,} of them in marrow" in page.text
+        n = own["evidence_level"].value_counts().reindex(["strong", "weak", "not_assessable"], fill_value=0)
+        marrow = int(((own["evidence_level"] == "strong") & (own["compartment"] == "marrow")).sum())
+        assert (
+            f"{n['strong']:,} cells with strong tumour evidence {words}, {marrow:,} in marrow; "
+            f"{n['weak']:,} with weak and {n['not_assessable']:,} without evidence listed"
+        ) in page.text
+    assert "0 doublets with strong tumour evidence called normal, 0 in marrow" in page.text
+    assert "taken for empty" not in page.text.split("Claims")[0]
     dtc, carriers = int(study.cells["is_dtc"].sum()), study.cells.loc[study.cells["is_dtc"], "patient_id"].nunique()
     assert f"{dtc:,} disseminated tumour cells, in {carriers} patients" in page.text
 
@@ -293,7 +300,7 @@ def test_no_malignant_cell_anywhere(make: Any, tmp_path: Path) -> None:
         "No malignant cell was called in this patient.",
         "No arm was tested",
         "No clone was found.",
-        "No cell with tumour evidence was removed, flagged or left undecided.",
+        "No cell that may be a tumour cell was removed, flagged or left undecided.",
     ):
         assert sentence in page.text
 
