@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dtcflow.cells import passed_cells
+from dtcflow.cells import passed_cells, single_malignant
 from dtcflow.cnv.clones import Clones, find_clones, newick
 from dtcflow.cnv.profile import arm_table
 from dtcflow.cnv.run import stratified_q, unpack
@@ -25,6 +25,7 @@ from dtcflow.contracts import (
     EPITHELIAL,
     HAEMATOPOIETIC_COMPARTMENTS,
     HAEMATOPOIETIC_TYPES,
+    MALIGNANT_DOUBLET,
     NORMAL_COMPARTMENTS,
     TABLES,
     UNKNOWN,
@@ -50,11 +51,14 @@ SUGGESTIVE_P = 0.05
 """An epithelial-looking cell of normal lineage stays undecided while its copy-number p-value is below this."""
 MAX_COATED_Z = 6.0
 """A cell of resident lineage with a stronger epithelial score is no ambient-coated cell; it stays undecided."""
+TWO_IN_ONE_P = 0.95
+"""Probability from expression (the arbitration of quality control) from which a droplet holds two cells."""
 SUGGESTIVE_EPITHELIAL_Z = 3.0
 """From here on the epithelial score of a cell is part of its reasons."""
 
 CLASSES = {
     "malignant_confirmed": "malignant",
+    MALIGNANT_DOUBLET: "malignant",
     "aneuploid_only": "indeterminate",
     "epithelial_cnv_neutral": "indeterminate",
     "possible_tumour_doublet": "indeterminate",
@@ -142,6 +146,10 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     doublet = cells["is_doublet"].to_numpy(dtype=bool)
     klass[beyond & like_clone & lineage_normal & (doublet | looks_epithelial)] = "possible_tumour_doublet"
     klass[confirmed] = "malignant_confirmed"
+    # expression says two cells, one of them epithelial; of such a droplet half the share of the profile is asked for
+    two_in_one = _two_in_one(cells)
+    half = (np.nan_to_num(clone_q, nan=1.0) <= fdr) & (np.nan_to_num(fraction) >= MIN_FRACTION / 2)
+    klass[two_in_one & (confirmed | (assessed & half & looks_epithelial & ~suspect))] = MALIGNANT_DOUBLET
     klass[~assessed & (~lineage_normal | looks_epithelial | candidate)] = "unassessable"
     call = np.array([CLASSES[k] for k in klass], dtype=object)
     reasons = _reasons(cells, klass, q, lineage_normal, coated)
@@ -159,6 +167,14 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
             "is_dtc": (call == "malignant") & (cells["compartment"] == "marrow").to_numpy(),
         }
     )
+
+
+def _two_in_one(cells: pd.DataFrame) -> Bools:
+    """Droplets that the arbitration takes for an epithelial cell and a resident cell; none where it was not run."""
+    if not {"arbitration", "p_doublet"} <= set(cells.columns):
+        return np.zeros(len(cells), dtype=bool)
+    sure = cells["p_doublet"].to_numpy(dtype=float) >= TWO_IN_ONE_P
+    return np.asarray((cells["arbitration"] == "doublet").to_numpy(dtype=bool) & sure)
 
 
 def strata(candidate: Bools, *, lineage_normal: Bools, blood: Bools, marrow: Bools) -> npt.NDArray[np.int64]:
@@ -218,7 +234,8 @@ def call_patient(
     ``cells`` is in the row order of ``packed`` (stage ``cnv``); ``settings`` is the ``copy_number`` configuration.
     """
     calls = call_cells(cells, fdr=settings["fdr"], tumour_lineage=settings["tumour_lineage"])
-    malignant = (calls["malignant_call"] == "malignant").to_numpy()
+    # droplets of two cells would dilute the profile of their clone
+    malignant = single_malignant(calls)
     samples = cells["sample_id"].to_numpy(dtype=object)
     compartment = cells["compartment"].to_numpy(dtype=object)
     statistics, inflation, tau = unpack(packed)

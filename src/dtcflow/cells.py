@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from dtcflow.contracts import ContractError, join_side_car, read_table
+from dtcflow.contracts import MALIGNANT_DOUBLET, ContractError, join_side_car, read_table
 from dtcflow.merge import merge_samples
 from dtcflow.scores.signatures import GeneSet
 
@@ -63,6 +65,20 @@ def patient_cells(
         labels = adata.obs[kept].astype(object) if kept in adata.obs else pd.Series("", index=adata.obs_names)
         cells[reference_key] = labels.where(labels.notna(), "").astype(str).to_numpy(dtype=object)
     return adata, cells
+
+
+def single_malignant(cells: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which cells are malignant and alone in their droplet: what expression and genome of a tumour are measured on.
+
+    Parameters
+    ----------
+    cells
+        With ``malignant_call`` and, where the calls table is joined, ``malignant_class``.
+    """
+    malignant = (cells["malignant_call"] == "malignant").to_numpy(dtype=bool)
+    if "malignant_class" not in cells:
+        return malignant
+    return np.asarray(malignant & (cells["malignant_class"] != MALIGNANT_DOUBLET).to_numpy(dtype=bool))
 
 
 SHOWN_ROLES = ("primary", "confirmatory", "progenitor", "dormancy")

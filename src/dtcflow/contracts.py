@@ -71,6 +71,8 @@ CELL_TYPES: Final = (*HAEMATOPOIETIC_TYPES, *STROMAL_TYPES, EPITHELIAL, UNKNOWN)
 
 MalignantCall = Literal["malignant", "normal", "indeterminate"]
 MALIGNANT_CALLS: Final = ("malignant", "normal", "indeterminate")
+MALIGNANT_DOUBLET: Final = "malignant_doublet"
+"""``malignant_class`` of a droplet with a tumour cell and another cell: a finding, no measurement of a tumour cell."""
 Verdict = Literal["SUPPORTED", "NOT_SUPPORTED", "INCONCLUSIVE"]
 VERDICTS: Final = ("SUPPORTED", "NOT_SUPPORTED", "INCONCLUSIVE")
 CODES: Final = {

@@ -19,6 +19,8 @@ def cell(**changes) -> dict:
         "epithelial_z": 0.0,
         "n_epithelial_markers": 0,
         "is_doublet": False,
+        "arbitration": "",
+        "p_doublet": NONE,
         "cnv_status": "ok",
         "is_reference": False,
         "is_candidate": False,
@@ -35,6 +37,7 @@ def cell(**changes) -> dict:
 
 EPITHELIAL = {"cell_type": "epithelial", "epithelial_z": 9.0, "n_epithelial_markers": 7, "is_candidate": True}
 CLONE = {"clone_llr": 20.0, "clone_llr_p": 1e-8, "clone_fraction": 1.0}
+DOUBLET = {"arbitration": "doublet", "p_doublet": 0.99, "is_doublet": True}
 NO_PROFILE = {"clone_llr": NONE, "clone_llr_p": NONE, "clone_fraction": NONE, "clone_fraction_se": NONE}
 
 
@@ -66,6 +69,14 @@ def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -
         # half a profile and both lineages: two cells in one
         (EPITHELIAL | CLONE | {"cell_type": "T_NK", "clone_fraction": 0.5}, "possible_tumour_doublet"),
         (EPITHELIAL | CLONE | {"cell_type": "T_NK", "clone_fraction": 1.1}, "malignant_confirmed"),
+        # the same, and expression says so: the droplet holds a tumour cell, from a sixth of the profile on
+        (EPITHELIAL | CLONE | DOUBLET | {"cell_type": "T_NK", "clone_fraction": 0.5}, "malignant_doublet"),
+        (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.2}, "malignant_doublet"),
+        (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.1}, "epithelial_cnv_neutral"),
+        (EPITHELIAL | DOUBLET, "epithelial_cnv_neutral"),
+        ({"cell_type": "T_NK"} | CLONE | DOUBLET, "possible_tumour_doublet"),
+        # not sure enough: judged as one cell
+        (EPITHELIAL | CLONE | DOUBLET | {"p_doublet": 0.9}, "malignant_confirmed"),
         # ambient-coated marrow cell
         (EPITHELIAL | {"cell_type": "monocyte", "epithelial_z": 3.5}, "normal"),
         # another genome, not the clone's: at least two arms in both halves of the genes

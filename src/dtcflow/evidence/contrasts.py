@@ -17,6 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from dtcflow.cells import single_malignant
 from dtcflow.contracts import NORMAL_COMPARTMENTS
 from dtcflow.evidence.plan import GROUPS
 
@@ -112,10 +113,13 @@ def lay_out(
     seed
         Start of the random choice.
 
-    Notes ----- Samples of a patient with fewer than ``minimum`` cells are taken together instead of being dropped:
-    rare tumour cells spread over several aspirates still count.
+    Notes
+    -----
+    Samples of a patient with fewer than ``minimum`` cells are taken together instead of being dropped: rare tumour
+    cells spread over several aspirates still count. Droplets of a tumour cell and another cell take no part: half of
+    what they express is the other cell's.
     """
-    malignant = cells[(cells["malignant_call"] == "malignant")]
+    malignant = cells[single_malignant(cells)]
     patients = tumour_patients(cells)
     sampled = {(str(p), str(c)) for p, c in zip(cells["patient_id"], cells["compartment"], strict=True)}
     keys = malignant["patient_id"].astype(str), malignant["compartment"].astype(str)

@@ -20,6 +20,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from dtcflow.cells import single_malignant
 from dtcflow.contracts import COUNTS
 from dtcflow.evidence.contrasts import tumour_patients
 from dtcflow.evidence.inference import adjust, sign_flip_p
@@ -97,7 +98,7 @@ def pseudobulk(adata: ad.AnnData, cells: pd.DataFrame, *, a: str = "DTC", b: str
     if "in_all_samples" in adata.var:
         measured = adata.var["in_all_samples"].to_numpy(dtype=bool)
     matrix = sp.csr_matrix(adata.layers[COUNTS])
-    malignant = (table["malignant_call"] == "malignant").to_numpy()
+    malignant = single_malignant(table)
     patient, compartment = table["patient_id"].astype(str).to_numpy(), table["compartment"].astype(str).to_numpy()
     sums, names, sizes = [], [], []
     for name in tumour_patients(table):
