@@ -14,6 +14,7 @@ import dataclasses
 import multiprocessing
 import os
 import resource
+import shlex
 import sys
 import tempfile
 import time
@@ -172,7 +173,7 @@ def main() -> int:
     """Measure every size and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs="+", default=[50_000, 250_000])
-    parser.add_argument("--scanpy-up-to", type=int, default=50_000, help="run scanpy's steps up to this size")
+    parser.add_argument("--scanpy-up-to", type=int, default=20_000, help="run scanpy's steps up to this size")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, help="folder for the matrices (default: a temporary one)")
     parser.add_argument("--out", type=Path, required=True, help="path without extension; .tsv and .md are written")
@@ -185,7 +186,11 @@ def main() -> int:
             for n in arguments.cells
             for row in rows_for(n, folder, seed=arguments.seed, with_scanpy=n <= arguments.scanpy_up_to)
         ]
-    write_pair(pd.DataFrame(rows), arguments.out, title="Memory and time of intake and quality control", notes=(NOTE,))
+    # --work only keeps the matrices for the next time
+    given = ["--cells", *arguments.cells, "--scanpy-up-to", arguments.scanpy_up_to, "--seed", arguments.seed]
+    command = shlex.join(map(str, ["python", "benchmarks/qc_memory.py", *given, "--out", arguments.out]))
+    title = "Memory and time of intake and quality control"
+    write_pair(pd.DataFrame(rows), arguments.out, title=title, notes=(NOTE,), command=command)
     return 0 if all(row["peak_mb"] <= row["budget_mb"] for row in rows if "scanpy" not in row["step"]) else 1
 
 

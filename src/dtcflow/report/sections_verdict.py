@@ -23,6 +23,8 @@ LOSSES: Final = (
     ("call", "indeterminate", "cells with strong tumour evidence left undecided"),
 )
 """Stage, status and words of the totals of the loss audit on the first screen."""
+ALWAYS_SHOWN: Final = (("qc", "removed"), ("call", "indeterminate"))
+"""Totals that are shown when they are 0, too."""
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,9 @@ def _loss_tiles(audit: pd.DataFrame) -> list[Tile]:
         rows = audit[(audit["stage"] == stage) & (audit["status"] == status)]
         strong = rows["evidence_level"] == STRONG
         n, marrow = int(strong.sum()), int((strong & (rows["compartment"] == "marrow")).sum())
-        if not len(rows) and stage == "cell_calling":
+        if not len(rows) and (stage, status) not in ALWAYS_SHOWN:
             continue
-        others = [
-            f"{int((rows['evidence_level'] == level).sum()):,} {word}"
-            for level, word in ((WEAK, "with weak"), (NOT_ASSESSABLE, "without evidence"))
-        ]
-        found.append(Tile(f"{n:,}", f"{label}, {marrow:,} in marrow; {' and '.join(others)} listed", alarm=marrow > 0))
+        weak, neither = (int((rows["evidence_level"] == level).sum()) for level in (WEAK, NOT_ASSESSABLE))
+        label += f", {marrow:,} in marrow (and {weak:,} with weak, {neither:,} without evidence)"
+        found.append(Tile(f"{n:,}", label, alarm=marrow > 0))
     return found
