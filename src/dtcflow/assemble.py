@@ -61,9 +61,9 @@ def assemble_cells(
     -------
     DataFrame
         One row per input cell in the order of ``qc_cells``: the contract's columns, the primary scores, then
-        ``is_doublet``, ``lineage``, ``malignant_class``, ``cell_type_margin`` and ``leiden``. A cell that failed QC was
-        not assessed: it has no cell type, its call is ``indeterminate`` with the reason ``not_assessed:failed_qc``, and
-        its numbers are missing, not zero.
+        ``is_doublet``, ``lineage``, ``malignant_class``, ``cell_type_margin``, ``leiden`` and ``qc_class``. A cell that
+        failed QC was not assessed: it has no cell type, its call is ``indeterminate`` with the reason
+        ``not_assessed:failed_qc``, and its numbers are missing, not zero.
 
     Raises
     ------
