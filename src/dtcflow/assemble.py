@@ -73,10 +73,10 @@ def assemble_cells(
     -------
     DataFrame
         One row per input cell in the order of ``qc_cells``: the contract's columns, the primary scores, then
-        ``is_doublet``, ``lineage``, ``malignant_class``, ``cell_type_margin``, ``leiden`` and the arbitration (which
-        methods call the cell a doublet; single, doublet or coated, with three probabilities). A cell that failed QC was
-        not assessed: it has no cell type, its call is ``indeterminate`` with the reason ``not_assessed:failed_qc``, and
-        its numbers are missing, not zero.
+        ``is_doublet``, ``lineage``, ``malignant_class``, ``cell_type_margin``, ``leiden``, the arbitration (which
+        methods call the cell a doublet; single, doublet or coated, with three probabilities) and ``qc_class``. A cell
+        that failed QC was not assessed: it has no cell type, its call is ``indeterminate`` with the reason
+        ``not_assessed:failed_qc``, and its numbers are missing, not zero.
 
     Raises
     ------

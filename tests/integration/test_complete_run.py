@@ -9,9 +9,11 @@ import re
 from html.parser import HTMLParser
 
 import anndata as ad
+import numpy as np
 import pytest
 
 from dtcflow.contracts import CODES, TABLES, VERDICTS, check_stage, read_table
+from dtcflow.qc.thresholds import removing_reasons
 
 PUBLIC = (
     *("cohort.h5ad", "cells.tsv.gz", "qc/loss_audit.tsv", "cnv/arms.tsv", "cnv/clones.tsv", "cnv/tree.nwk"),
@@ -22,6 +24,8 @@ PUBLIC_TABLES = {
     "cells.tsv.gz": "cells",
     "qc/loss_audit.tsv": "loss_audit",
     "intake/identity.tsv": "identity",
+    "qc/waterfall.tsv": "qc_waterfall",
+    "qc/summary.tsv": "qc_summary",
     "cnv/arms.tsv": "arms",
     "cnv/clones.tsv": "clones",
     "evidence/claims.tsv": "claims",
@@ -74,8 +78,10 @@ def test_every_input_cell_has_a_row(finished, cohort):
     assert set(cells["malignant_call"]) <= {"malignant", "normal", "indeterminate"}
     is_dtc = (cells["malignant_call"] == "malignant") & (cells["compartment"] == "marrow")
     assert cells["is_dtc"].equals(is_dtc.rename("is_dtc"))
-    assert (~cells.loc[cells["qc_reasons"] != "", "pass_qc"]).all()
-    assert (cells.loc[~cells["pass_qc"], "qc_reasons"] != "").all()
+    # a remark (note:...) removes nobody
+    removing = np.array([bool(removing_reasons(text)) for text in cells["qc_reasons"]])
+    assert (removing == ~cells["pass_qc"]).all()
+    assert (cells["qc_class"].eq("poor") == ~cells["pass_qc"]).all()
 
 
 def test_the_planted_tumour_cells_are_found(finished, cohort):

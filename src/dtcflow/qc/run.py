@@ -121,6 +121,7 @@ def qc_sample(
     cells = cells[[*columns, *(c for c in cells.columns if c not in columns)]]
     if not called.all():
         cells = _add_uncalled(cells, everything, ~called, markers=markers)
+        cells["qc_class"] = qc_classes(cells["qc_reasons"], cells["pass_qc"], cells["is_doublet"])
 
     summary = summarise(
         cells,
