@@ -63,7 +63,9 @@ def test_every_public_output_is_there(finished):
 def test_a_public_table_has_the_columns_of_the_contract(name, finished):
     columns = TABLES[PUBLIC_TABLES[name]]
     assert tuple(head_of(finished.results / name)[: len(columns)]) == columns
-    assert len(read_table(finished.results / name, PUBLIC_TABLES[name])) > 0
+    rows = read_table(finished.results / name, PUBLIC_TABLES[name])
+    # the simulated samples are neither swapped nor mixed: a table without a finding is the right one
+    assert len(rows) > 0 or name == "intake/identity.tsv"
 
 
 def test_every_input_cell_has_a_row(finished, cohort):

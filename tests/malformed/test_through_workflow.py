@@ -8,15 +8,24 @@ import cases_files
 import cases_values
 from cases import Study, tree
 
-BROKEN = [case for case in [*cases_files.CASES, *cases_values.CASES] if case.read and not case.raw][3::8]
+from dtcflow.io.checks import check_study
+
+READ = [case for case in [*cases_files.CASES, *cases_values.CASES] if case.read and not case.raw]
 
 
 def test_broken_samples_do_not_stop_the_others(tmp_path, snakemake, house):
     study = Study(tmp_path / "study")
     rows = [["good", "P0", "marrow", "good.csv"]]
-    for number, case in enumerate(BROKEN, 1):
+    broken = []
+    for case in READ[3::6]:
+        number = len(broken) + 1
         other = Study(tmp_path / f"case{number}")
         case.make(other)
+        other.write()
+        if check_study("config/config.yaml", base_dir=other.folder):  # the header shows it: nothing would run
+            shutil.rmtree(other.folder)
+            continue
+        broken.append(case)
         name = other.rows[0][3]
         source, target = other.folder / name, study.folder / f"{number}_{name}"
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
@@ -30,7 +39,8 @@ def test_broken_samples_do_not_stop_the_others(tmp_path, snakemake, house):
     assert "Traceback" not in done.text
     end = done.text[done.text.index("dtcflow: failed:") :]
     results = study.folder / "results"
-    for number, case in enumerate(BROKEN, 1):
+    assert len(broken) >= 5
+    for number, case in enumerate(broken, 1):
         assert f"read_sample bad{number}" in end.splitlines()[0], "one line names all that failed"
         assert any(line.startswith(f"  - read_sample bad{number}: {number}_") for line in end.splitlines())
         log = (results / "logs" / "read_sample" / f"bad{number}.log").read_text()
