@@ -146,9 +146,11 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     doublet = cells["is_doublet"].to_numpy(dtype=bool)
     klass[beyond & like_clone & lineage_normal & (doublet | looks_epithelial)] = "possible_tumour_doublet"
     klass[confirmed] = "malignant_confirmed"
-    # expression says two cells, one of them epithelial; of such a droplet half the share of the profile is asked for
+    # expression says two cells, one of them epithelial beyond any coating with ambient RNA: of such a droplet half the
+    # share of the profile is asked for
     two_in_one = _two_in_one(cells)
     half = (np.nan_to_num(clone_q, nan=1.0) <= fdr) & (np.nan_to_num(fraction) >= MIN_FRACTION / 2)
+    half &= cells["epithelial_z"].to_numpy(dtype=float) >= MAX_COATED_Z
     klass[two_in_one & (confirmed | (assessed & half & looks_epithelial & ~suspect))] = MALIGNANT_DOUBLET
     klass[~assessed & (~lineage_normal | looks_epithelial | candidate)] = "unassessable"
     call = np.array([CLASSES[k] for k in klass], dtype=object)

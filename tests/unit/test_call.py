@@ -74,6 +74,8 @@ def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -
         (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.2}, "malignant_doublet"),
         (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.1}, "epithelial_cnv_neutral"),
         (EPITHELIAL | DOUBLET, "epithelial_cnv_neutral"),
+        # so few epithelial transcripts may be the soup's
+        (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.2, "epithelial_z": 4.0}, "epithelial_cnv_neutral"),
         ({"cell_type": "T_NK"} | CLONE | DOUBLET, "possible_tumour_doublet"),
         # not sure enough: judged as one cell
         (EPITHELIAL | CLONE | DOUBLET | {"p_doublet": 0.9}, "malignant_confirmed"),
