@@ -30,6 +30,7 @@ from truth_table import write_pair
 
 from dtcflow.contracts import read_stage, write_stage, write_table
 from dtcflow.genes import load_aliases, load_positions
+from dtcflow.io.config import load_config
 from dtcflow.io.intake import read_sample
 from dtcflow.qc.run import qc_sample
 from dtcflow.simulate.cohort import simulate_cohort
@@ -83,8 +84,7 @@ def make_sample(path: Path, n_cells: int, *, seed: int) -> int:
 def intake(path: Path, out: Path) -> None:
     """The step ``read_sample``."""
     row = {"sample_id": SAMPLE, "patient_id": "P", "compartment": "marrow", "path": str(path), "platform": "droplet"}
-    settings = {"intake": {"layer": None, "min_placed_fraction": 0.5, "genome_build": "GRCh38"}}
-    adata, _ = read_sample(row, config=settings, positions=load_positions(), aliases=load_aliases())
+    adata, _ = read_sample(row, config=load_config({}), positions=load_positions(), aliases=load_aliases())
     write_stage(adata, out, "intake")
 
 
