@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dtcflow
+from dtcflow.io.files import sha256
 
 PACKAGE_ROOT = Path(__file__).parent
 RECORDED_PACKAGES = (
@@ -95,18 +96,6 @@ def code_fingerprint(*modules: str) -> str:
             for extra in sorted(p for p in path.parent.iterdir() if p.suffix in {".j2", ".css", ".html"}):
                 digest.update(extra.name.encode() + b"\0" + extra.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, or of all files of a folder (names and contents, sorted)."""
-    path = Path(path)
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for part in sorted(p for p in path.iterdir() if p.is_file()):
-            digest.update(part.name.encode() + b"\0" + bytes.fromhex(sha256(part)))
-        return digest.hexdigest()
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def package_versions(packages: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dtcflow import provenance
-from dtcflow.provenance import code_fingerprint, import_closure, package_versions, record, sha256
+from dtcflow.io.files import sha256
+from dtcflow.provenance import code_fingerprint, import_closure, package_versions, record
 
 PACKAGE = Path(provenance.__file__).parent
 

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from scipy import stats
 
 from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model
-from dtcflow.cnv.reference import stable_order
+from dtcflow.order import stable_order
 
 Floats = npt.NDArray[np.float64]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,22 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from dtcflow.contracts import EPITHELIAL, UNKNOWN
+from dtcflow.order import stable_order
 from dtcflow.qc.loss_audit import epithelial_evidence
 
 MIN_CELLS_PER_TYPE = 20
 """A type with fewer reference cells has no usable mean profile (COPY_NUMBER plan: types with >= 20 cells)."""
-
-
-def stable_order(ids: Sequence[str], *, seed: int) -> npt.NDArray[np.uint64]:
-    """Give every id a pseudo-random 64-bit key that depends on the id and the seed only.
-
-    Sub-sampling and folds made from these keys do not change when cells are permuted or other cells are added.
-    """
-    salt = f"{seed}:".encode()
-    return np.array(
-        [int.from_bytes(hashlib.blake2b(salt + i.encode(), digest_size=8).digest(), "little") for i in ids],
-        dtype=np.uint64,
-    )
 
 
 @dataclass(frozen=True)

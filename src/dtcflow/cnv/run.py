@@ -24,10 +24,11 @@ from dtcflow.cnv.profile import (
     learn_clone,
     profile_of,
 )
-from dtcflow.cnv.reference import choose_reference, stable_order
+from dtcflow.cnv.reference import choose_reference
 from dtcflow.cnv.scoring import Scored, believable_clones, burden, score_against_clones, score_cells, suspect_reference
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
 from dtcflow.contracts import COUNTS, EPITHELIAL, X_CNV
+from dtcflow.order import stable_order
 from dtcflow.qc.loss_audit import epithelial_evidence
 from dtcflow.scores.calibrated import log_normalise
 

@@ -33,7 +33,8 @@ from dtcflow.cnv.profile import (
     learn_clone,
     profile_of,
 )
-from dtcflow.cnv.reference import Reference, stable_order
+from dtcflow.cnv.reference import Reference
+from dtcflow.order import stable_order
 
 BURDEN_CLIP = 6.0
 MIN_TYPES_TO_SCREEN = 3

@@ -14,7 +14,8 @@ import scipy.sparse as sp
 
 from dtcflow import contracts
 from dtcflow.contracts import AMBIENT_COUNT, COUNTS, InputError, Problem
-from dtcflow.io.readers import input_files, read_matrix, sha256
+from dtcflow.io.files import sha256
+from dtcflow.io.readers import input_files, read_matrix
 from dtcflow.qc.droplets import (
     CELL,
     DROPLET_CLASS,

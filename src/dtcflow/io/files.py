@@ -8,6 +8,7 @@ the disk.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import stat
 import zlib
@@ -154,3 +155,15 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from error
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder (paths and contents, sorted), in hexadecimal."""
+    path = Path(path)
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for part in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(part.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(part)))
+        return digest.hexdigest()
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -11,6 +11,7 @@ import pandas as pd
 from dtcflow.contracts import DtcflowError, InputError, Problem
 from dtcflow.genes import load_aliases, load_positions, share_shifted
 from dtcflow.genes.positions import MIN_SHARED
+from dtcflow.io.files import sha256
 from dtcflow.io.headers import read_gene_names
 from dtcflow.io.names import (
     KNOWN_GENES,
@@ -22,7 +23,7 @@ from dtcflow.io.names import (
     find_mangled,
     is_grch37,
 )
-from dtcflow.io.readers import input_files, sha256
+from dtcflow.io.readers import input_files
 
 _ENDS: Final = 65536
 """Bytes at either end of a file that are compared before the whole is hashed."""

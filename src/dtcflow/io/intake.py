@@ -15,8 +15,9 @@ import scipy.sparse as sp
 from dtcflow.contracts import COUNTS
 from dtcflow.genes import check_placement, gene_mask, place_genes, placement_report
 from dtcflow.io.droplets import EMPTY_MEDIAN, Droplets, call_sample, learn_soup, looks_unfiltered
+from dtcflow.io.files import sha256
 from dtcflow.io.names import OTHER_BUILD, check_species, chosen_genes, find_mangled, is_grch37, is_number
-from dtcflow.io.readers import READ_KEY, input_files, read_matrix, sha256
+from dtcflow.io.readers import READ_KEY, input_files, read_matrix
 from dtcflow.io.sex import call_sex
 from dtcflow.scores.signatures import GeneSet
 

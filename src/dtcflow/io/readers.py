@@ -5,7 +5,6 @@ Nothing is ever unpickled, and nothing but names, counts and the cell table is r
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -80,18 +79,6 @@ def input_files(path: str | Path) -> list[Path]:
     if detect_format(path) not in MATRIX_MARKET:
         return [path]
     return (folder_files(path) if path.is_dir() else matrix_files(path)).files
-
-
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder (paths and contents, sorted), in hexadecimal."""
-    path = Path(path)
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for part in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(part.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(part)))
-        return digest.hexdigest()
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _selection(path: Path, kind: str, column: str, value: str) -> Selection | None:

@@ -34,7 +34,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.cnv.reference import stable_order
+from dtcflow.order import stable_order
 from dtcflow.qc.explanations import Floats, SampleModel, explain
 from dtcflow.qc.metrics import counts_per_cell
 from dtcflow.qc.profiles import Profiles, gene_sums, resident_profiles

@@ -15,7 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from dtcflow import contracts
-from dtcflow.cnv.reference import stable_order
+from dtcflow.order import stable_order
 from dtcflow.qc.metrics import counts_per_cell
 
 Floats = npt.NDArray[np.float64]

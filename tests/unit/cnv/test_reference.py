@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dtcflow.cnv.reference import choose_reference, stable_order
+from dtcflow.cnv.reference import choose_reference
+from dtcflow.order import stable_order
 
 
 def cells(**columns) -> pd.DataFrame:

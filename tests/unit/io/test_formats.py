@@ -9,7 +9,8 @@ import scipy.sparse as sp
 
 from dtcflow.contracts import InputError, check_counts
 from dtcflow.io.detect import FORMATS, detect_format
-from dtcflow.io.readers import input_files, inspect_matrix, read_matrix, sha256
+from dtcflow.io.files import sha256
+from dtcflow.io.readers import input_files, inspect_matrix, read_matrix
 
 spec = importlib.util.spec_from_file_location("writers", Path(__file__).with_name("writers.py"))
 write = importlib.util.module_from_spec(spec)

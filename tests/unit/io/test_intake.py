@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from dtcflow.contracts import InputError, check_stage, read_stage, write_json, write_stage
 from dtcflow.genes import load_aliases, load_positions
 from dtcflow.io.config import load_config
+from dtcflow.io.files import sha256
 from dtcflow.io.intake import check_species, read_sample
-from dtcflow.io.readers import sha256
 
 CONFIG = load_config({})
 GENES = ["ACTB", "GAPDH", "KRT8", "KRT18", "EPCAM", "MT-CO1", "CD3E", "PTPRC"]

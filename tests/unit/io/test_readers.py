@@ -11,7 +11,8 @@ import pytest
 import scipy.sparse as sp
 
 from dtcflow.contracts import InputError, check_counts
-from dtcflow.io.readers import inspect_matrix, read_matrix, sha256
+from dtcflow.io.files import sha256
+from dtcflow.io.readers import inspect_matrix, read_matrix
 
 GENES = ["ACTB", "GAPDH", "KRT8", "KRT18", "EPCAM", "MT-CO1", "CD3E", "PTPRC"]
 IDS = [f"ENSG{number:011d}" for number in range(1, 9)]
