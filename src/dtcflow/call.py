@@ -19,11 +19,11 @@ import pandas as pd
 
 from dtcflow.cells import passed_cells, single_malignant
 from dtcflow.cnv.clones import Clones, find_clones, newick
+from dtcflow.cnv.fdr import stratified_q
 from dtcflow.cnv.profile import arm_table
-from dtcflow.cnv.run import stratified_q, unpack
+from dtcflow.cnv.run import cell_strata, unpack
 from dtcflow.contracts import (
     EPITHELIAL,
-    HAEMATOPOIETIC_COMPARTMENTS,
     HAEMATOPOIETIC_TYPES,
     MALIGNANT_DOUBLET,
     NORMAL_COMPARTMENTS,
@@ -103,9 +103,9 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
     blood = np.isin(cell_type, list(HAEMATOPOIETIC_TYPES))
     clone_p = cells["clone_llr_p"].to_numpy(dtype=float)
     burden_p = cells["cnv_burden_p"].to_numpy(dtype=float)
-    marrow = np.isin(cells["compartment"].to_numpy(dtype=object), list(HAEMATOPOIETIC_COMPARTMENTS))
-    stratum = strata(candidate, lineage_normal=lineage_normal, blood=blood, marrow=marrow)
-    clone_q = stratified_q(clone_p, stratum, adaptive=True)
+    stratum = cell_strata(cells, candidate)
+    # two nulls that owe nothing to each other have to agree: held-out reference cells, and decoys of the profile
+    clone_q = np.fmax(stratified_q(clone_p, stratum, adaptive=True), cells["clone_decoy_q"].to_numpy(dtype=float))
     has_profile = np.isfinite(clone_p)
     # where nearly all candidates are tumour cells any q is small: the cell's own data must favour the clone, too
     fraction = cells["clone_fraction"].to_numpy(dtype=float)
@@ -177,18 +177,6 @@ def _two_in_one(cells: pd.DataFrame) -> Bools:
         return np.zeros(len(cells), dtype=bool)
     sure = cells["p_doublet"].to_numpy(dtype=float) >= TWO_IN_ONE_P
     return np.asarray((cells["arbitration"] == "doublet").to_numpy(dtype=bool) & sure)
-
-
-def strata(candidate: Bools, *, lineage_normal: Bools, blood: Bools, marrow: Bools) -> npt.NDArray[np.int64]:
-    """Groups of cells whose false-discovery rate is controlled on its own; decided without copy number.
-
-    0 resident lineage; 1 resident lineage with epithelial evidence (ambient-coated cells, doublets), which must not
-    profit from clear candidates; 2 clear candidates; 3 cells out of place: no lineage, or stroma among blood cells.
-    The few of the marrow are kept apart from the many of the tissue (+4).
-    """
-    out_of_place = ~candidate & (~lineage_normal | (marrow & ~blood))
-    group = np.where(candidate, np.where(lineage_normal, 1, 2), np.where(out_of_place, 3, 0))
-    return np.asarray(group + 4 * marrow, dtype=np.int64)
 
 
 def _reasons(

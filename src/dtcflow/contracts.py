@@ -115,7 +115,7 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
     "annotation": ("cell_id", "cell_type", "cell_type_margin", "runner_up", "cell_type_source"),
     "cnv_cells": (
         *("cell_id", "cnv_status", "is_reference", "cnv_burden", "cnv_burden_p", "cnv_burden_q", "clone_llr"),
-        *("clone_llr_p", "n_arms_altered", "cnv_score_infercnvpy"),
+        *("clone_llr_p", "n_arms_altered", "cnv_score_infercnvpy", "clone_t", "clone_decoy_q"),
     ),
     "calls": (
         *("cell_id", "cnv_burden_q", "clone_llr", "malignancy_q", "malignant_call", "malignant_class"),
@@ -222,7 +222,7 @@ STAGES: Final[dict[str, Stage]] = {
         obsm=("X_pca", "X_umap"),
     ),
     # one patient: no counts, only obsm["X_cnv"]; uns["cnv_windows"] columns chromosome,start,end,arm
-    "cnv": Stage("infer_copy_number", obsm=(X_CNV,), uns=("cnv_windows",)),
+    "cnv": Stage("infer_copy_number", obsm=(X_CNV,), uns=("cnv_windows", "segments", "arm_noise", "clone_nulls")),
     "cohort": Stage(
         "assemble_cohort",
         layers=(COUNTS, LOGNORM),

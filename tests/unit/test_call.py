@@ -29,6 +29,7 @@ def cell(**changes) -> dict:
         "cnv_burden_q": 0.9,
         "clone_llr": -5.0,
         "clone_llr_p": 0.6,
+        "clone_decoy_q": 0.001,
         "clone_fraction": 0.0,
         "clone_fraction_se": 0.15,
         "n_arms_altered": 0,
@@ -38,7 +39,13 @@ def cell(**changes) -> dict:
 EPITHELIAL = {"cell_type": "epithelial", "epithelial_z": 9.0, "n_epithelial_markers": 7, "is_candidate": True}
 CLONE = {"clone_llr": 20.0, "clone_llr_p": 1e-8, "clone_fraction": 1.0}
 DOUBLET = {"arbitration": "doublet", "p_doublet": 0.99, "is_doublet": True}
-NO_PROFILE = {"clone_llr": NONE, "clone_llr_p": NONE, "clone_fraction": NONE, "clone_fraction_se": NONE}
+NO_PROFILE = {
+    "clone_llr": NONE,
+    "clone_llr_p": NONE,
+    "clone_decoy_q": NONE,
+    "clone_fraction": NONE,
+    "clone_fraction_se": NONE,
+}
 
 
 def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -> pd.DataFrame:
@@ -147,3 +154,10 @@ def test_only_marrow_cells_are_dtcs() -> None:
 
 def test_classes_cover_all_calls() -> None:
     assert set(CLASSES.values()) == set(MALIGNANT_CALLS)
+
+
+def test_a_cell_that_decoys_explain_as_well_is_not_called() -> None:
+    """Both nulls have to agree: held-out reference cells and decoys of the profile."""
+    calls = classify(cell(**(EPITHELIAL | CLONE)), cell(**(EPITHELIAL | CLONE | {"clone_decoy_q": 0.3})))
+    assert calls["malignant_call"].tolist() == ["malignant", "indeterminate"]
+    assert calls["malignancy_q"][1] == 0.3

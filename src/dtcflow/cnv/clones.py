@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from dtcflow.cnv.arms import ArmStatistics
-from dtcflow.cnv.null import Floats, benjamini_hochberg
-from dtcflow.cnv.profile import ALPHA, SplitStatistics
+from dtcflow.cnv.arms import ArmStatistics, SplitStatistics
+from dtcflow.cnv.fdr import benjamini_hochberg
+from dtcflow.cnv.null import Floats
+from dtcflow.cnv.profile import ALPHA
 
 MIN_CELLS_PER_CLONE = 10
 MAX_CLONES = 4

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy import stats
 
-from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model
+from dtcflow.cnv.arms import ArmModel, ArmStatistics, BinStatistics, bin_statistics, fit_arm_model
 from dtcflow.order import stable_order
 
 Floats = npt.NDArray[np.float64]
@@ -28,41 +28,23 @@ TAU_PRIOR, TAU_PRIOR_WEIGHT = 0.08, 2.0
 TAU_FEW_TYPES = 0.16
 """Prior instead when fewer than three types are there: how far an unseen type may be off could not be measured."""
 MIN_TYPES = 3
-MIN_NULL_SHARE = 0.2
 TAIL_FRACTION = 0.10
 MIN_TAIL = 20
 
 
-def align_arms(statistics: ArmStatistics, arms: tuple[str, ...]) -> ArmStatistics:
-    """Arrange the columns by ``arms``; an arm that this model could not assess carries no information."""
-    where = {arm: i for i, arm in enumerate(statistics.arms)}
-    u = np.zeros((len(statistics.u), len(arms)))
-    info = np.zeros_like(u)
-    for j, arm in enumerate(arms):
-        if arm in where:
-            u[:, j], info[:, j] = statistics.u[:, where[arm]], statistics.info[:, where[arm]]
-    return ArmStatistics(u, info, arms)
-
-
 @dataclass(frozen=True)
-class ReferenceNull:
-    """Arm statistics of held-out reference cells under both nulls, rows in the order of the reference."""
+class Noise:
+    """Error of a log ratio beyond counting, per arm or per segment."""
 
-    matched: ArmStatistics
-    unseen: ArmStatistics
-    """Empty (0 rows) when the reference has one type only: nothing can be left out."""
-    unseen_rows: npt.NDArray[np.int64]
-    unseen_types: npt.NDArray[np.object_]
-    """Type of each unseen row."""
     inflation: Floats
-    """Per arm: variance of the matched z (1 for a perfect model), at least 1."""
+    """Variance of the matched z (1 for a perfect model), at least 1."""
     type_squares: Mapping[str, Floats]
-    """Left-out type -> squared log ratio per arm of its cells taken together, less sampling noise."""
+    """Left-out type -> squared log ratio of its cells taken together, less sampling noise."""
     few_types_prior: float = TAU_FEW_TYPES
     """Prior SD with fewer than three types."""
 
     def tau_without(self, left_out: str | None = None) -> Floats:
-        """Per arm: SD of the systematic log-ratio error of an unseen type, judged by all types but ``left_out``."""
+        """SD of the systematic log-ratio error of an unseen type, judged by all types but ``left_out``."""
         squares = [value for name, value in self.type_squares.items() if name != left_out]
         total = np.sum(squares, axis=0) if squares else np.zeros(len(self.inflation))
         prior = TAU_PRIOR if len(self.type_squares) >= MIN_TYPES else self.few_types_prior
@@ -75,6 +57,37 @@ class ReferenceNull:
         return self.tau_without()
 
 
+@dataclass(frozen=True)
+class ReferenceNull:
+    """Statistics of held-out reference cells under both nulls, rows in the order of the reference."""
+
+    matched: BinStatistics
+    unseen: BinStatistics
+    """Empty (0 rows) when the reference has one type only: nothing can be left out."""
+    unseen_rows: npt.NDArray[np.int64]
+    unseen_types: npt.NDArray[np.object_]
+    """Type of each unseen row."""
+    few_types_prior: float
+
+    def noise(self, *, of: str = "arms") -> Noise:
+        """Noise per arm (``of="arms"``) or per segment (``of="segments"``)."""
+        matched, unseen = (getattr(part, of)().full for part in (self.matched, self.unseen))
+        _, z = matched.centred()
+        inflation = np.maximum(1.0, np.square(1.4826 * np.median(np.abs(z - np.median(z, axis=0)), axis=0)))
+        squares = {
+            str(name): _excess_square(unseen[self.unseen_types == name], inflation)
+            for name in sorted(set(self.unseen_types.tolist()))
+        }
+        return Noise(inflation, squares, self.few_types_prior)
+
+
+def _excess_square(statistics: ArmStatistics, inflation: Floats) -> Floats:
+    """Squared log ratio of a group of cells taken together, less its sampling noise."""
+    total = np.maximum(statistics.info.sum(axis=0), 1e-9)
+    log_ratio = statistics.u.sum(axis=0) / total
+    return np.asarray(np.maximum((log_ratio - np.median(log_ratio)) ** 2 - inflation / total, 0.0))
+
+
 def cross_fit(
     counts: sp.csr_matrix,
     types: npt.NDArray[np.object_],
@@ -85,63 +98,45 @@ def cross_fit(
     *,
     folds: int,
     seed: int,
-    half: int | None = None,
     few_types_prior: float = TAU_FEW_TYPES,
 ) -> ReferenceNull:
     """Score the reference cells by K-fold cross-fitting and by leaving whole types out.
 
-    Folds depend on cell ids and ``seed`` only. ``half`` restricts the sums to every second gene; ``few_types_prior`` is
-    the SD assumed for an unseen type when fewer than three types are there to measure it.
+    Folds depend on cell ids and ``seed`` only. All models share the segments of ``model``; ``few_types_prior`` is the
+    SD assumed for an unseen type when fewer than three types are there to measure it.
     """
 
-    def score(fitted: ArmModel, rows: npt.NDArray[np.int64]) -> ArmStatistics:
-        mask = None if half is None else half_mask(fitted, half)
-        return align_arms(arm_statistics(fitted, sp.csr_matrix(counts[rows]), gene_mask_in_use=mask), model.arms)
+    def score(rest: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> BinStatistics:
+        fitted = fit_arm_model(sp.csr_matrix(counts[rest]), types[rest], arms, usable, layout=model.layout)
+        return bin_statistics(fitted, sp.csr_matrix(counts[rows]))
 
-    n, n_arms = counts.shape[0], len(model.arms)
-    matched = ArmStatistics(np.zeros((n, n_arms)), np.zeros((n, n_arms)), model.arms)
+    n, n_bins = counts.shape[0], model.layout.n_bins
+    u, info = (np.zeros((n, n_bins), dtype=np.float32) for _ in range(2))
     fold = np.empty(n, dtype=np.int64)
     order = stable_order(cell_ids, seed=seed + 1)
-    for name in set(types.tolist()):
+    names = sorted(set(types.tolist()))
+    for name in names:
         members = np.flatnonzero(types == name)
         fold[members[np.argsort(order[members], kind="stable")]] = np.arange(len(members)) % folds
     for k in range(folds):
         held = np.flatnonzero(fold == k)
-        if not len(held):
-            continue
-        rest = np.flatnonzero(fold != k)
-        part = score(fit_arm_model(sp.csr_matrix(counts[rest]), types[rest], arms, usable), held)
-        matched.u[held], matched.info[held] = part.u, part.info
-    _, z = matched.centred()
-    inflation = np.maximum(1.0, np.square(1.4826 * np.median(np.abs(z - np.median(z, axis=0)), axis=0)))
-
-    names = sorted(set(types.tolist()))
-    blocks: list[ArmStatistics] = []
-    rows_of: list[npt.NDArray[np.int64]] = []
-    squares: dict[str, Floats] = {}
-    if len(names) > 1:
-        for name in names:
-            held, rest = np.flatnonzero(types == name), np.flatnonzero(types != name)
-            part = score(fit_arm_model(sp.csr_matrix(counts[rest]), types[rest], arms, usable), held)
-            blocks.append(part)
-            rows_of.append(held)
-            total_info = part.info.sum(axis=0)
-            log_ratio = part.u.sum(axis=0) / np.maximum(total_info, 1e-9)
-            log_ratio = log_ratio - np.median(log_ratio)
-            squares[str(name)] = np.maximum(log_ratio**2 - inflation / np.maximum(total_info, 1e-9), 0.0)
-    empty = ArmStatistics(np.zeros((0, n_arms)), np.zeros((0, n_arms)), model.arms)
-    unseen = (
-        ArmStatistics(np.vstack([b.u for b in blocks]), np.vstack([b.info for b in blocks]), model.arms)
-        if blocks
-        else empty
+        if len(held):
+            part = score(np.flatnonzero(fold != k), held)
+            u[held], info[held] = part.u, part.info
+    blocks = [np.flatnonzero(types == name) for name in names] if len(names) > 1 else []
+    unseen_rows = np.concatenate(blocks) if blocks else np.empty(0, dtype=np.int64)
+    left_out = [score(np.flatnonzero(types != types[held[0]]), held) for held in blocks]
+    unseen_u, unseen_info = (
+        np.vstack([np.zeros((0, n_bins), dtype=np.float32), *(getattr(part, name) for part in left_out)])
+        for name in ("u", "info")
     )
-    unseen_rows = np.concatenate(rows_of) if rows_of else np.empty(0, dtype=np.int64)
-    return ReferenceNull(matched, unseen, unseen_rows, types[unseen_rows], inflation, squares, few_types_prior)
-
-
-def half_mask(model: ArmModel, half: int) -> npt.NDArray[np.bool_]:
-    """Mask of every second *column of the count matrix*, so that halves agree between models of different genes."""
-    return np.asarray(model.genes % 2 == half)
+    return ReferenceNull(
+        BinStatistics(u, info, model.layout),
+        BinStatistics(unseen_u, unseen_info, model.layout),
+        unseen_rows,
+        types[unseen_rows],
+        few_types_prior,
+    )
 
 
 def tail_p_values(observed: Floats, null: Floats) -> Floats:
@@ -175,19 +170,3 @@ def tail_p_values(observed: Floats, null: Floats) -> Floats:
             p[beyond] = np.maximum(tail * (n_tail + 1.0) / (len(null) + 1.0), 1e-12)
     result[finite] = np.minimum(p, 1.0)
     return result
-
-
-def benjamini_hochberg(p: Floats, *, adaptive: bool = False) -> Floats:
-    """Benjamini-Hochberg adjusted p-values; NaN entries are not counted and stay NaN.
-
-    ``adaptive`` multiplies by the estimated share of true nulls, ``(1 + #{p > 1/2}) / (n / 2)`` and at most 1, which
-    keeps the false-discovery rate for finite n (Storey, Taylor & Siegmund 2004, J R Stat Soc B 66:187). The share is
-    never taken for less than :data:`MIN_NULL_SHARE`: cells of one unseen type err together, which the estimate misses.
-    """
-    adjusted = np.full(p.shape, np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        estimate = (1.0 + np.sum(p[known] > 0.5)) / (0.5 * known.sum())
-        share = float(np.clip(estimate, MIN_NULL_SHARE, 1.0)) if adaptive else 1.0
-        adjusted[known] = share * stats.false_discovery_control(p[known], method="bh")
-    return adjusted

@@ -1,11 +1,11 @@
 r"""Learn a clone's arm profile from candidate cells and score every cell against it.
 
 The profile :math:`m_a` of a group of cells is its pooled log ratio on the arms that pass the clone rule (effect size,
-false-discovery rate, agreement of two halves of the genes) and 0 elsewhere. With :math:`\tilde m_{ia}` the profile
+false-discovery rate, agreement of two halves of the genes) and 0 elsewhere. With :math:`\theta_{ia} = \log(1 + m_a)`
 centred by the cell's own information, a cell is scored by
 
-.. math:: T_i = \frac{\sum_a \tilde m_{ia} U_{ia}}{\sqrt{\sum_a \tilde m_{ia}^2 I_{ia} v_a}}, \qquad
-          \mathrm{LLR}_i = \sum_a \frac{\tilde m_{ia} U_{ia} - \tfrac12 \tilde m_{ia}^2 I_{ia}}{v_a},
+.. math:: T_i = \frac{\sum_a \theta_{ia} U_{ia}}{\sqrt{\sum_a \theta_{ia}^2 I_{ia} v_a}}, \qquad
+          \mathrm{LLR}_i = \sum_a \frac{\theta_{ia} U_{ia} - (e^{\theta_{ia}} - 1 - \theta_{ia}) I_{ia}}{v_a},
 
 where :math:`v_a` is the inflation of the reference null. ``T`` is compared with held-out reference cells scored by the
 same profile; a profile learned *without* a cell scores that cell.
@@ -13,6 +13,7 @@ same profile; a profile learned *without* a cell scores that cell.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +21,17 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from dtcflow.cnv.arms import ArmStatistics
-from dtcflow.cnv.null import Floats, benjamini_hochberg
+from dtcflow.cnv.arms import ArmStatistics, SplitStatistics
+from dtcflow.cnv.fdr import benjamini_hochberg
+from dtcflow.cnv.null import Floats
 
 ALPHA = 0.05
 SINGLE_COPY_GAIN = 0.8 * np.log(1.5)
 """Log ratio of a single-copy gain at a dosage slope of 0.8: the effect that ``power`` refers to."""
 NOT_ASSESSABLE_FROM = 0.55
 """An arm whose smallest detectable log ratio exceeds a single-copy loss (0.8 ln 2) cannot be assessed."""
+MIN_RELATIVE_CHANGE = -0.9
+"""A profile may not predict a larger loss than this: the log ratio of a homozygous loss is not estimable."""
 MIN_SEEDS = 3
 MIN_PROFILE_ARMS = 2
 MIN_PROFILE_STRENGTH = 60.0
@@ -35,17 +39,6 @@ MIN_PROFILE_STRENGTH = 60.0
 
 Chosen on left-out normal types of ovarian patients 11 and 13, where expression differences of an unseen type reach 51,
 and reported on the others; real tumours there have 160 and more (docs of the benchmark table)."""
-
-
-@dataclass(frozen=True)
-class SplitStatistics:
-    """Arm statistics of the same cells from all genes and from two disjoint halves of the genes."""
-
-    full: ArmStatistics
-    halves: tuple[ArmStatistics, ArmStatistics]
-
-    def __getitem__(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> SplitStatistics:
-        return SplitStatistics(self.full[rows], (self.halves[0][rows], self.halves[1][rows]))
 
 
 def _pooled(statistics: ArmStatistics, weights: Floats) -> tuple[Floats, Floats]:
@@ -118,6 +111,16 @@ def profile_of(table: pd.DataFrame) -> Floats:
     return np.where(called, table["log_ratio"].to_numpy(), 0.0)
 
 
+def _effect(profile: Floats, info: Floats) -> Floats:
+    """Log ratio per cell and arm that the profile predicts, relative to the cell's own total (cells x arms).
+
+    A pooled ``U / I`` estimates the relative change of expression, ``exp(theta) - 1``; ``theta`` is what a likelihood
+    weighs counts with.
+    """
+    theta = np.log1p(np.maximum(profile, MIN_RELATIVE_CHANGE))
+    return np.asarray(theta - (info @ theta / np.maximum(info.sum(axis=1), 1e-9))[:, None])
+
+
 def score_against(
     profile: Floats, statistics: ArmStatistics, inflation: Floats, tau: Floats | None = None
 ) -> tuple[Floats, Floats]:
@@ -129,14 +132,14 @@ def score_against(
     if not np.any(profile):
         return np.full(n, np.nan), np.full(n, np.nan)
     info = statistics.info
-    centred = profile - (info @ profile / np.maximum(info.sum(axis=1), 1e-9))[:, None]
-    variance = np.square(centred) * info * inflation
+    effect = _effect(profile, info)
+    variance = np.square(effect) * info * inflation
     if tau is not None:
-        variance = variance + np.square(centred * info * tau)
+        variance = variance + np.square(effect * info * tau)
     denominator = np.sqrt(variance.sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = np.where(denominator > 0, (centred * statistics.u).sum(axis=1) / denominator, np.nan)
-    llr = ((centred * statistics.u - 0.5 * np.square(centred) * info) / inflation).sum(axis=1)
+        t = np.where(denominator > 0, (effect * statistics.u).sum(axis=1) / denominator, np.nan)
+    llr = ((effect * statistics.u - (np.expm1(effect) - effect) * info) / inflation).sum(axis=1)
     return t, llr
 
 
@@ -210,6 +213,7 @@ def learn_clone(
     tau: Floats,
     min_abs_log_ratio: float,
     rounds: int = 8,
+    decoy: Callable[[Floats], Floats] | None = None,
 ) -> LearnedProfile:
     """Seeds -> profile -> likelihood ratio, repeated, with every candidate scored by a profile it had no part in.
 
@@ -223,6 +227,8 @@ def learn_clone(
         Burden p-value per cell against the unseen-type null: the first seeds are the candidates with small values.
     fold
         Fold per cell (from cell ids), for the leave-out profiles.
+    decoy
+        Turns every learned profile into a decoy before cells are scored with it (:mod:`dtcflow.cnv.decoys`).
 
     Returns
     -------
@@ -243,8 +249,12 @@ def learn_clone(
     def learn(weights: Floats) -> pd.DataFrame:
         return arm_table(part, inflation=inflation, tau=tau, min_abs_log_ratio=min_abs_log_ratio, weights=weights)
 
+    def learned_profile(weights: Floats) -> Floats:
+        profile = profile_of(learn(weights))
+        return profile if decoy is None else decoy(profile)
+
     for _ in range(rounds):
-        profile = profile_of(learn(weight))
+        profile = learned_profile(weight)
         if not np.any(profile):
             break
         _, llr = score_against(profile, part.full, inflation)
@@ -259,14 +269,14 @@ def learn_clone(
     if not np.any(profile_of(table)) or (weight > 0.5).sum() < MIN_SEEDS:
         return LearnedProfile(table, membership, nothing, nothing.copy(), blank, "no_profile")
     membership[rows] = weight
-    full_profile = profile_of(table)
+    full_profile = learned_profile(weight)
     t, llr = score_against(full_profile, statistics.full, inflation)
     profiles = np.tile(full_profile, (n_folds, 1))
     for k in range(n_folds):
         inside = fold[rows] == k
         if not inside.any():
             continue
-        profiles[k] = profile_of(learn(np.where(inside, 0.0, weight)))
+        profiles[k] = learned_profile(np.where(inside, 0.0, weight))
         t[rows[inside]], llr[rows[inside]] = score_against(profiles[k], part.full[inside], inflation)
     return LearnedProfile(table, membership, t, llr, profiles, "ok")
 

@@ -13,21 +13,30 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.cnv.arms import ArmModel, ArmStatistics, usable_genes
-from dtcflow.cnv.null import Floats, ReferenceNull, benjamini_hochberg, tail_p_values
+from dtcflow.cnv.arms import ArmStatistics, SplitStatistics, usable_genes
+from dtcflow.cnv.burden import burden
+from dtcflow.cnv.decoys import decoy_scores
+from dtcflow.cnv.fdr import decoy_q, strata, stratified_q
+from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, tail_p_values
 from dtcflow.cnv.profile import (
     MIN_PROFILE_ARMS,
     MIN_PROFILE_STRENGTH,
-    SplitStatistics,
     believable_profile,
     best_match,
     learn_clone,
     profile_of,
 )
 from dtcflow.cnv.reference import choose_reference
-from dtcflow.cnv.scoring import Scored, believable_clones, burden, score_against_clones, score_cells, suspect_reference
+from dtcflow.cnv.scoring import Scored, believable_clones, score_against_clones, score_cells, suspect_reference
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
-from dtcflow.contracts import COUNTS, EPITHELIAL, X_CNV
+from dtcflow.contracts import (
+    COUNTS,
+    EPITHELIAL,
+    HAEMATOPOIETIC_COMPARTMENTS,
+    HAEMATOPOIETIC_TYPES,
+    UNKNOWN,
+    X_CNV,
+)
 from dtcflow.order import stable_order
 from dtcflow.qc.loss_audit import epithelial_evidence
 from dtcflow.scores.calibrated import log_normalise
@@ -36,6 +45,16 @@ log = logging.getLogger(__name__)
 
 MAX_SCREENING_ROUNDS = 5
 """A type that hides tumour cells can explain away those of another; screening is repeated once they are gone."""
+
+
+EMPTY_TABLES: dict[str, dict[str, Any]] = {
+    "cnv_windows": {"chromosome": object, "start": np.int64, "end": np.int64, "arm": object, "n_genes": np.int64},
+    "segments": {"segment": object, "arm": object, "chromosome": object, "start": np.int64, "end": np.int64}
+    | {"n_genes": np.int64, "inflation": float, "tau": float},
+    "arm_noise": {"arm": object, "inflation": float, "tau": float, "n_genes": np.int64},
+    "clone_nulls": {"kind": object, "t": float, "llr": float},
+}
+"""Tables of stage ``cnv`` and their columns, as they are when nothing could be assessed."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +167,7 @@ def infer_copy_number(
         log.warning("%s: copy number not assessable: %s", patient_id, status["reason"])
         return _not_assessable(cells, candidate, status)
     candidate = candidate | suspects
-    table = evidence_table(cells, scored, candidate, settings=settings, seed=seed, status=status)
+    table, nulls = evidence_table(cells, scored, candidate, settings=settings, seed=seed, status=status)
     smoothed = smooth_windows(
         log_normalise(sp.csr_matrix(adata.layers[COUNTS]))[:, order],
         var,
@@ -160,7 +179,7 @@ def infer_copy_number(
     table["cnv_score_infercnvpy"] = window_score(smoothed)
     table["left_reference"] = suspects
     status["infercnvpy_concordance"] = concordance(table, cells)
-    return CopyNumber(table, _pack(cells, smoothed, scored.statistics, scored.null, scored.model), status)
+    return CopyNumber(table, _pack(cells, var, smoothed, scored, nulls), status)
 
 
 def evidence_table(
@@ -171,35 +190,38 @@ def evidence_table(
     settings: Mapping[str, Any],
     seed: int,
     status: dict[str, Any],
-) -> pd.DataFrame:
-    """Burden and clone evidence per cell (table ``cnv_cells`` but for infercnvpy's score); fills ``status``."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Burden and clone evidence per cell; fills ``status``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``cnv_cells`` but for infercnvpy's score.
+    pandas.DataFrame
+        What the clone scores are compared with: ``kind`` (``matched``, ``unseen``, ``decoy_flipped``,
+        ``decoy_permuted``), ``t`` and ``llr``.
+    """
     cell_ids = cells["cell_id"].tolist()
-    null, reference, statistics = scored.null, scored.reference, scored.statistics
-    tau = null.tau
+    reference, statistics, noise = scored.reference, scored.statistics, scored.noise
+    inflation, tau, effect = noise.inflation, noise.tau, settings["min_abs_log_ratio"]
     is_reference = np.zeros(len(cells), dtype=bool)
     is_reference[reference.rows] = True
     candidate = candidate & ~is_reference
     unmatched = ~np.isin(cells["cell_type"].to_numpy(dtype=object), list(reference.counts)) | candidate
     unmatched = unmatched & ~is_reference
 
-    def p_values(observed: Floats, matched_null: Floats, unseen_null: Floats) -> Floats:
-        return np.where(unmatched, tail_p_values(observed, unseen_null), tail_p_values(observed, matched_null))
+    def p_values(matched: tuple[Floats, Floats], unseen: tuple[Floats, Floats]) -> Floats:
+        return np.where(unmatched, tail_p_values(*unseen), tail_p_values(*matched))
 
-    value = burden(statistics.full, null.inflation, tau)
-    burden_p = p_values(value, burden(null.matched, null.inflation, tau), burden(scored.unseen, null.inflation, tau))
-    fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
-    learned = learn_clone(
-        statistics,
-        candidate,
-        burden_p,
-        fold,
-        inflation=null.inflation,
-        tau=tau,
-        min_abs_log_ratio=settings["min_abs_log_ratio"],
+    known, unknown = np.full_like(tau, TAU_FLOOR), tau
+    as_known, as_unknown = (burden(statistics.full, inflation, t) for t in (known, unknown))
+    burden_p = p_values(
+        (as_known, burden(scored.matched, inflation, known)), (as_unknown, burden(scored.unseen, inflation, unknown))
     )
+    fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
+    learned = learn_clone(statistics, candidate, burden_p, fold, inflation=inflation, tau=tau, min_abs_log_ratio=effect)
     profile, strength = believable_profile(learned)
     compartment = cells["compartment"].to_numpy(dtype=object)
-    effect = settings["min_abs_log_ratio"]
     # clones that lack each other's events weaken the mean profile of the tumour; one strong clone vouches for it
     if profile is None and learned.table is not None and learned.status == "ok":
         whole = profile_of(learned.table)
@@ -208,17 +230,42 @@ def evidence_table(
         ):
             profile = whole
     empty = np.full(len(cells), np.nan)
-    llr = llr_p = fraction = fraction_se = empty
+    t = llr = llr_p = fraction = fraction_se = decoy = empty
     profiles = np.zeros((0, len(scored.model.arms)))
+    nulls = pd.DataFrame({"kind": pd.Series([], dtype=object), "t": [], "llr": []}, dtype=object)
     if profile is not None:
-        best = score_against_clones(
-            scored, learned, profile, compartment, np.where(candidate, fold, -1), effect=settings["min_abs_log_ratio"]
+        best = score_against_clones(scored, learned, profile, compartment, np.where(candidate, fold, -1), effect=effect)
+        profiles, t, llr, fraction, fraction_se = best.profiles, best.t, best.llr, best.fraction, best.fraction_se
+        of_null = {
+            "matched": best_match(profiles, scored.matched, inflation),
+            "unseen": best_match(profiles, scored.unseen, inflation),
+        }
+        llr_p = p_values((t, of_null["matched"].t), (t, of_null["unseen"].t))
+        decoys = decoy_scores(
+            statistics,
+            candidate,
+            burden_p,
+            fold,
+            profile,
+            inflation=inflation,
+            tau=tau,
+            min_abs_log_ratio=effect,
+            seed=seed,
         )
-        profiles, llr, fraction, fraction_se = best.profiles, best.llr, best.fraction, best.fraction_se
-        llr_p = p_values(
-            best.t,
-            best_match(profiles, null.matched, null.inflation).t,
-            best_match(profiles, scored.unseen, null.inflation).t,
+        stratum = cell_strata(cells, candidate)
+        decoy = np.full(len(cells), np.nan)
+        for group in np.unique(stratum):
+            inside = stratum == group
+            decoy[inside] = decoy_q(t[inside], np.column_stack([d[inside] for d in decoys.values()]))
+        nulls = pd.concat(
+            [
+                *(pd.DataFrame({"kind": kind, "t": b.t, "llr": b.llr}) for kind, b in of_null.items()),
+                *(
+                    pd.DataFrame({"kind": f"decoy_{name.split('_')[0]}", "t": d[candidate], "llr": np.nan})
+                    for name, d in decoys.items()
+                ),
+            ],
+            ignore_index=True,
         )
     status.update(
         clone_status=learned.status if profile is not None or learned.status != "ok" else "weak_profile",
@@ -226,27 +273,41 @@ def evidence_table(
         profile_strength=strength,
         n_profile_arms=0 if profile is None else int(np.count_nonzero(profile)),
         n_profiles=len(profiles),
-        inflation=float(np.median(null.inflation)),
+        inflation=float(np.median(inflation)),
         tau=float(np.median(tau)),
-        smallest_detectable=_smallest_detectable(statistics.full, candidate, null),
+        smallest_detectable=_smallest_detectable(statistics.full, candidate, noise),
         n_arms=len(scored.model.arms),
     )
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "cell_id": cell_ids,
             "cnv_status": "ok",
             "is_reference": is_reference,
-            "cnv_burden": value,
+            "cnv_burden": np.where(unmatched, as_unknown, as_known),
             "cnv_burden_p": burden_p,
             "cnv_burden_q": stratified_q(burden_p, candidate),
+            "clone_t": t,
             "clone_llr": llr,
             "clone_llr_p": llr_p,
-            "n_arms_altered": _arms_altered(statistics, null),
+            "clone_decoy_q": decoy,
+            "n_arms_altered": _arms_altered(statistics, noise),
             "is_candidate": candidate,
             "clone_membership": learned.membership,
             "clone_fraction": fraction,
             "clone_fraction_se": fraction_se,
         }
+    )
+    return table, nulls
+
+
+def cell_strata(cells: pd.DataFrame, candidate: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """:func:`dtcflow.cnv.fdr.strata` of a table of cells with ``cell_type`` and ``compartment``."""
+    cell_type = cells["cell_type"].to_numpy(dtype=object)
+    return strata(
+        candidate,
+        lineage_normal=~np.isin(cell_type, [EPITHELIAL, UNKNOWN, ""]),
+        blood=np.isin(cell_type, list(HAEMATOPOIETIC_TYPES)),
+        marrow=np.isin(cells["compartment"].to_numpy(dtype=object), list(HAEMATOPOIETIC_COMPARTMENTS)),
     )
 
 
@@ -260,32 +321,16 @@ def concordance(table: pd.DataFrame, cells: pd.DataFrame) -> dict[str, float | N
     return found
 
 
-def stratified_q(
-    p: Floats, stratum: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_], *, adaptive: bool = False
-) -> Floats:
-    """Benjamini-Hochberg within each stratum (candidates and other cells).
-
-    Whether a cell looks epithelial is decided without its copy number, so under the null the strata are exchangeable
-    and a few candidates need not pay for thousands of marrow cells.
-    """
-    q = np.full(p.shape, np.nan)
-    for value in np.unique(stratum):
-        q[stratum == value] = benjamini_hochberg(p[stratum == value], adaptive=adaptive)
-    return q
-
-
-def _arms_altered(statistics: SplitStatistics, null: ReferenceNull) -> npt.NDArray[np.int64]:
+def _arms_altered(statistics: SplitStatistics, noise: Noise) -> npt.NDArray[np.int64]:
     """Arms per cell with |z| >= 3 and the same sign in both halves of the genes (a description, not a test)."""
     log_ratio, _ = statistics.full.centred()
-    z = log_ratio / np.sqrt(null.inflation / np.maximum(statistics.full.info, 1e-9) + null.tau**2)
+    z = log_ratio / np.sqrt(noise.inflation / np.maximum(statistics.full.info, 1e-9) + noise.tau**2)
     first, second = (half.centred()[0] for half in statistics.halves)
     agree = (np.sign(first) == np.sign(log_ratio)) & (np.sign(second) == np.sign(log_ratio))
     return np.asarray(((np.abs(z) >= 3.0) & agree).sum(axis=1), dtype=np.int64)
 
 
-def _smallest_detectable(
-    statistics: ArmStatistics, candidate: npt.NDArray[np.bool_], null: ReferenceNull
-) -> dict[str, float]:
+def _smallest_detectable(statistics: ArmStatistics, candidate: npt.NDArray[np.bool_], noise: Noise) -> dict[str, float]:
     """What a clone would have needed to be seen: arms altered by a single copy, for 5, 10, 20 and 50 cells.
 
     Uses the median information of the candidates (of all cells when there are none): the smallest number of arms with a
@@ -295,7 +340,7 @@ def _smallest_detectable(
     info = np.median(statistics.info[group], axis=0)
     result = {}
     for n in (5, 10, 20, 50):
-        z2 = np.sort(0.32**2 / (null.inflation / np.maximum(n * info, 1e-9) + null.tau**2))[::-1]
+        z2 = np.sort(0.32**2 / (noise.inflation / np.maximum(n * info, 1e-9) + noise.tau**2))[::-1]
         typical = float(np.median(z2))
         result[f"arms_at_{n}_cells"] = float(max(MIN_PROFILE_ARMS, np.ceil(MIN_PROFILE_STRENGTH / typical)))
     return result
@@ -312,23 +357,41 @@ def _identity(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(index=pd.Index(cells["cell_id"].astype(str), name=None, dtype=object))
 
 
-def _pack(
-    cells: pd.DataFrame, windows: Windows, statistics: SplitStatistics, null: ReferenceNull, model: ArmModel
-) -> ad.AnnData:
+def _pack(cells: pd.DataFrame, var: pd.DataFrame, windows: Windows, scored: Scored, nulls: pd.DataFrame) -> ad.AnnData:
     packed = ad.AnnData(obs=_identity(cells))
     packed.obsm[X_CNV] = windows.values
+    statistics, layout = scored.statistics, scored.model.layout
     for suffix, part in (("", statistics.full), ("_half0", statistics.halves[0]), ("_half1", statistics.halves[1])):
         packed.obsm[f"arm_u{suffix}"] = part.u
         packed.obsm[f"arm_info{suffix}"] = part.info
+    for half in (0, 1):
+        packed.obsm[f"segment_u_half{half}"] = scored.bins.u[:, half::2]
+        packed.obsm[f"segment_info_half{half}"] = scored.bins.info[:, half::2]
     packed.uns["cnv_windows"] = windows.layout
-    packed.uns["arm_noise"] = pd.DataFrame(
+    segment_of = layout.column_bin // 2
+    placed = var.assign(segment=segment_of)[segment_of >= 0].groupby("segment", observed=True)
+    of_segments = scored.null.noise(of="segments")
+    packed.uns["segments"] = pd.DataFrame(
         {
-            "arm": list(statistics.full.arms),
-            "inflation": null.inflation,
-            "tau": null.tau,
-            "n_genes": np.bincount(model.gene_arm, minlength=len(model.arms)),
+            "segment": list(layout.segments),
+            "arm": [layout.arms[a] for a in layout.segment_arm],
+            "chromosome": placed["chromosome"].first().astype(str).to_numpy(dtype=object),
+            "start": placed["start"].min().to_numpy(dtype=np.int64),
+            "end": placed["end"].max().to_numpy(dtype=np.int64),
+            "n_genes": layout.n_genes,
+            "inflation": of_segments.inflation,
+            "tau": of_segments.tau,
         }
     )
+    packed.uns["arm_noise"] = pd.DataFrame(
+        {
+            "arm": list(layout.arms),
+            "inflation": scored.noise.inflation,
+            "tau": scored.noise.tau,
+            "n_genes": np.bincount(layout.segment_arm, weights=layout.n_genes, minlength=len(layout.arms)).astype(int),
+        }
+    )
+    packed.uns["clone_nulls"] = nulls.astype({"kind": object, "t": float, "llr": float})
     return packed
 
 
@@ -347,10 +410,38 @@ def unpack(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats]:
     )
 
 
+def unpack_segments(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats, pd.DataFrame]:
+    """Segment statistics, inflation and tau per segment, and the table of segments, from an object of stage ``cnv``."""
+    segments = packed.uns["segments"]
+    names = tuple(segments["segment"].astype(str))
+    first, second = (
+        ArmStatistics(
+            np.asarray(packed.obsm[f"segment_u_half{half}"], dtype=np.float64),
+            np.asarray(packed.obsm[f"segment_info_half{half}"], dtype=np.float64),
+            names,
+        )
+        for half in (0, 1)
+    )
+    return (
+        SplitStatistics(ArmStatistics(first.u + second.u, first.info + second.info, names), (first, second)),
+        segments["inflation"].to_numpy(dtype=float),
+        segments["tau"].to_numpy(dtype=float),
+        segments,
+    )
+
+
 def _not_assessable(cells: pd.DataFrame, candidate: npt.NDArray[np.bool_], status: dict[str, Any]) -> CopyNumber:
     empty = np.full(len(cells), np.nan)
     table = pd.DataFrame({"cell_id": cells["cell_id"], "cnv_status": status["status"], "is_reference": False})
-    for column in ("cnv_burden", "cnv_burden_p", "cnv_burden_q", "clone_llr", "clone_llr_p"):
+    for column in (
+        "cnv_burden",
+        "cnv_burden_p",
+        "cnv_burden_q",
+        "clone_t",
+        "clone_llr",
+        "clone_llr_p",
+        "clone_decoy_q",
+    ):
         table[column] = empty
     table["n_arms_altered"] = 0
     table["cnv_score_infercnvpy"] = empty
@@ -364,22 +455,10 @@ def _not_assessable(cells: pd.DataFrame, candidate: npt.NDArray[np.bool_], statu
     for suffix in ("", "_half0", "_half1"):
         packed.obsm[f"arm_u{suffix}"] = np.zeros((len(cells), 0))
         packed.obsm[f"arm_info{suffix}"] = np.zeros((len(cells), 0))
-    packed.uns["cnv_windows"] = pd.DataFrame(
-        {
-            "chromosome": pd.Series([], dtype=object),
-            "start": pd.Series([], dtype=np.int64),
-            "end": pd.Series([], dtype=np.int64),
-            "arm": pd.Series([], dtype=object),
-            "n_genes": pd.Series([], dtype=np.int64),
-        }
-    )
-    packed.uns["arm_noise"] = pd.DataFrame(
-        {
-            "arm": pd.Series([], dtype=object),
-            "inflation": pd.Series([], dtype=float),
-            "tau": pd.Series([], dtype=float),
-            "n_genes": pd.Series([], dtype=np.int64),
-        }
-    )
+    for half in (0, 1):
+        packed.obsm[f"segment_u_half{half}"] = np.zeros((len(cells), 0), dtype=np.float32)
+        packed.obsm[f"segment_info_half{half}"] = np.zeros((len(cells), 0), dtype=np.float32)
+    for name, columns in EMPTY_TABLES.items():
+        packed.uns[name] = pd.DataFrame({column: pd.Series([], dtype=dtype) for column, dtype in columns.items()})
     status.update(clone_status="not_assessed", n_candidates=int(candidate.sum()), n_profile_arms=0)
     return CopyNumber(table, packed, status)

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model
+from dtcflow.cnv.arms import ArmModel, ArmStatistics, BinStatistics, SplitStatistics, bin_statistics, fit_arm_model
+from dtcflow.cnv.burden import burden
 from dtcflow.cnv.clones import find_clones
-from dtcflow.cnv.null import (
-    TAU_FEW_TYPES,
-    TAU_PRIOR,
-    Floats,
-    ReferenceNull,
-    cross_fit,
-    half_mask,
-    tail_p_values,
-)
+from dtcflow.cnv.null import TAU_FEW_TYPES, TAU_PRIOR, Floats, Noise, ReferenceNull, cross_fit, tail_p_values
 from dtcflow.cnv.profile import (
     MIN_PROFILE_STRENGTH,
     MIN_SEEDS,
     BestMatch,
     LearnedProfile,
-    SplitStatistics,
     arm_table,
     believable,
     believable_profile,
@@ -36,18 +29,10 @@ from dtcflow.cnv.profile import (
 from dtcflow.cnv.reference import Reference
 from dtcflow.order import stable_order
 
-BURDEN_CLIP = 6.0
 MIN_TYPES_TO_SCREEN = 3
 """Screening a type needs two others: one to model it, and one to say how far a normal type may be off."""
 WHOLE_TYPE = 0.9
 """Share of a type's cells from which on a common profile is taken for the type and not for a hidden clone."""
-
-
-def burden(statistics: ArmStatistics, inflation: Floats, tau: Floats) -> Floats:
-    """Copy-number burden of a cell: sum over arms of squared z, with the error of an unmatched cell type included."""
-    log_ratio, _ = statistics.centred()
-    z = log_ratio / np.sqrt(inflation / np.maximum(statistics.info, 1e-9) + tau**2)
-    return np.asarray(np.square(np.clip(z, -BURDEN_CLIP, BURDEN_CLIP)).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -56,14 +41,25 @@ class Scored:
 
     reference: Reference
     model: ArmModel
-    statistics: SplitStatistics
+    bins: BinStatistics
     null: ReferenceNull
-    split_null: tuple[ReferenceNull, ReferenceNull]
+    noise: Noise
+    """Per arm."""
 
-    @property
+    @cached_property
+    def statistics(self) -> SplitStatistics:
+        """All cells x arms."""
+        return self.bins.arms()
+
+    @cached_property
+    def matched(self) -> ArmStatistics:
+        """Null for a cell whose type is in the reference."""
+        return self.null.matched.arms().full
+
+    @cached_property
     def unseen(self) -> ArmStatistics:
         """Null for a cell that no reference type matches; the matched null where only one type is there."""
-        return self.null.unseen if len(self.null.unseen.u) else self.null.matched
+        return self.null.unseen.arms().full if len(self.null.unseen.u) else self.matched
 
 
 def score_cells(
@@ -76,32 +72,25 @@ def score_cells(
     folds: int,
     seed: int,
 ) -> Scored:
-    """Fit the reference model and score every cell, whole genome and two halves of the genes."""
+    """Fit the reference model and score every cell."""
     rows = reference.rows
     reference_counts = sp.csr_matrix(counts[rows])
-    reference_ids = [cell_ids[i] for i in rows]
     model = fit_arm_model(reference_counts, reference.types, arms, usable)
-
-    def one(half: int | None) -> tuple[ArmStatistics, ReferenceNull]:
-        null = cross_fit(
-            reference_counts,
-            reference.types,
-            reference_ids,
-            arms,
-            usable,
-            model,
-            folds=folds,
-            seed=seed,
-            half=half,
-            few_types_prior=TAU_PRIOR if reference.by_user else TAU_FEW_TYPES,
-        )
-        mask = None if half is None else half_mask(model, half)
-        return _with_held_out(arm_statistics(model, counts, gene_mask_in_use=mask), null, rows), null
-
-    full, null = one(None)
-    first, first_null = one(0)
-    second, second_null = one(1)
-    return Scored(reference, model, SplitStatistics(full, (first, second)), null, (first_null, second_null))
+    null = cross_fit(
+        reference_counts,
+        reference.types,
+        [cell_ids[i] for i in rows],
+        arms,
+        usable,
+        model,
+        folds=folds,
+        seed=seed,
+        few_types_prior=TAU_PRIOR if reference.by_user else TAU_FEW_TYPES,
+    )
+    # no cell is judged by a model it shaped
+    bins = bin_statistics(model, counts)
+    bins.u[rows], bins.info[rows] = null.matched.u, null.matched.info
+    return Scored(reference, model, bins, null, null.noise())
 
 
 def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -> npt.NDArray[np.bool_]:
@@ -111,23 +100,23 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
     through the same seed loop as tumour candidates; the members of a believable clone leave the reference. When nearly
     the whole type would leave, what it shares is more likely its expression, and twice the strength is asked for.
     """
-    null, suspect = scored.null, np.zeros(len(scored.reference.rows), dtype=bool)
-    whole = SplitStatistics(null.unseen, (scored.split_null[0].unseen, scored.split_null[1].unseen))
+    null, noise, suspect = scored.null, scored.noise, np.zeros(len(scored.reference.rows), dtype=bool)
+    whole = null.unseen.arms()
     names = sorted(set(null.unseen_types.tolist()))
     if len(names) < MIN_TYPES_TO_SCREEN:
         return suspect
     for name in names:
         inside = null.unseen_types == name
-        tau = null.tau_without(name)
-        own = burden(null.unseen[inside], null.inflation, tau)
-        others = burden(null.unseen[~inside], null.inflation, tau)
+        tau = noise.tau_without(name)
+        own = burden(whole.full[inside], noise.inflation, tau)
+        others = burden(whole.full[~inside], noise.inflation, tau)
         order = stable_order([str(i) for i in null.unseen_rows[inside]], seed=seed)
         learned = learn_clone(
             whole[inside],
             np.ones(int(inside.sum()), dtype=bool),
             tail_p_values(own, others),
             (order % np.uint64(folds)).astype(np.int64),
-            inflation=null.inflation,
+            inflation=noise.inflation,
             tau=tau,
             min_abs_log_ratio=effect,
         )
@@ -143,12 +132,12 @@ def believable_clones(
     scored: Scored, learned: LearnedProfile, compartment: npt.NDArray[np.object_], *, effect: float
 ) -> list[npt.NDArray[np.bool_]]:
     """Members of each clone of the learned tumour whose own profile can be believed; none for a single clone."""
-    statistics, null = scored.statistics, scored.null
+    statistics, noise = scored.statistics, scored.noise
     members = learned.membership > 0.5
-    clones = find_clones(statistics, members, compartment, inflation=null.inflation, min_abs_log_ratio=effect)
+    clones = find_clones(statistics, members, compartment, inflation=noise.inflation, min_abs_log_ratio=effect)
     groups = [clones.label == k for k in range(clones.n_clones)] if clones.n_clones > 1 else []
     tables = [
-        arm_table(statistics[g], inflation=null.inflation, tau=null.tau, min_abs_log_ratio=effect)
+        arm_table(statistics[g], inflation=noise.inflation, tau=noise.tau, min_abs_log_ratio=effect)
         for g in groups
         if g.sum() >= MIN_SEEDS
     ]
@@ -172,14 +161,14 @@ def score_against_clones(
     cells take the best of the same profiles, so that the choice is paid for. Which arms count and how many clones there
     are is decided on all members.
     """
-    statistics, null = scored.statistics, scored.null
+    statistics, noise = scored.statistics, scored.noise
     groups = believable_clones(scored, learned, compartment, effect=effect)
 
     def table(rows: npt.NDArray[np.bool_]) -> pd.DataFrame:
-        return arm_table(statistics[rows], inflation=null.inflation, tau=null.tau, min_abs_log_ratio=effect)
+        return arm_table(statistics[rows], inflation=noise.inflation, tau=noise.tau, min_abs_log_ratio=effect)
 
     profiles = np.vstack([profile, *(profile_of(table(g)) for g in groups)])
-    best = best_match(profiles, statistics.full, null.inflation)
+    best = best_match(profiles, statistics.full, noise.inflation)
     for k in range(learned.fold_profiles.shape[0]):
         held = fold == k
         if not held.any():
@@ -187,14 +176,7 @@ def score_against_clones(
         rest = [g & ~held for g in groups]
         # a clone that the held cells leave too small keeps its place, empty, so that cells do not change columns
         own = [profile_of(table(g)) if g.sum() >= MIN_SEEDS else np.zeros(len(profile)) for g in rest]
-        part = best_match(np.vstack([learned.fold_profiles[k], *own]), statistics.full[held], null.inflation)
+        part = best_match(np.vstack([learned.fold_profiles[k], *own]), statistics.full[held], noise.inflation)
         for name in ("t", "llr", "fraction", "fraction_se"):
             getattr(best, name)[held] = getattr(part, name)
     return best
-
-
-def _with_held_out(statistics: ArmStatistics, null: ReferenceNull, rows: npt.NDArray[np.int64]) -> ArmStatistics:
-    """Replace the reference cells' own scores by their held-out scores: no cell is judged by a model it shaped."""
-    u, info = statistics.u.copy(), statistics.info.copy()
-    u[rows], info[rows] = null.matched.u, null.matched.info
-    return ArmStatistics(u, info, statistics.arms)

@@ -5,21 +5,33 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from dtcflow.cnv.arms import ArmModel, arm_statistics, fit_arm_model, mixture_weights, usable_genes
+from dtcflow.cnv.arms import (
+    ArmModel,
+    Layout,
+    arm_statistics,
+    bin_statistics,
+    fit_arm_model,
+    make_layout,
+    mixture_weights,
+    usable_genes,
+)
 
 from .conftest import make_patient
 
 
+def _model(
+    means: np.ndarray, dispersion: np.ndarray, bins: list[int], segments: tuple[str, ...], segment_arm: list[int]
+) -> ArmModel:
+    """A model of given segments; ``bins`` are 2 * segment + half, ascending, one per gene."""
+    arms = tuple(dict.fromkeys(name.split(":")[0] for name in segments))
+    layout = Layout(np.array(bins), segments, np.array(segment_arm), arms, np.bincount(np.array(bins) // 2))
+    types = tuple("abc"[: len(means)])
+    return ArmModel(types, means, dispersion, np.arange(means.shape[1]), layout)
+
+
 def test_hand_computed_score_and_information() -> None:
     """One type, one cell of 10 counts, two arms: mu = (2, 3, 5), phi = (0, 1, 0)."""
-    model = ArmModel(
-        types=("a",),
-        means=np.array([[0.2, 0.3, 0.5]]),
-        dispersion=np.array([0.0, 1.0, 0.0]),
-        genes=np.array([0, 1, 2]),
-        gene_arm=np.array([0, 0, 1]),
-        arms=("1p", "1q"),
-    )
+    model = _model(np.array([[0.2, 0.3, 0.5]]), np.array([0.0, 1.0, 0.0]), [0, 1, 2], ("1p:00", "1q:00"), [0, 1])
     statistics = arm_statistics(model, sp.csr_matrix(np.array([[4.0, 3.0, 3.0]])))
     # 1p: (4-2)/1 + (3-3)/4 = 2, information 2/1 + 3/4 = 2.75; 1q: (3-5)/1 = -2, information 5
     assert statistics.u == pytest.approx(np.array([[2.0, -2.0]]))
@@ -31,7 +43,7 @@ def test_hand_computed_score_and_information() -> None:
 
 
 def test_one_induced_gene_cannot_make_an_arm() -> None:
-    model = ArmModel(("a",), np.full((1, 2), 0.5), np.zeros(2), np.array([0, 1]), np.array([0, 1]), ("1p", "1q"))
+    model = _model(np.full((1, 2), 0.5), np.zeros(2), [0, 2], ("1p:00", "1q:00"), [0, 1])
     statistics = arm_statistics(model, sp.csr_matrix(np.array([[1000.0, 0.0]])))
     # the residual of gene 0 is 500 / sqrt(500) = 22, clipped at 4
     assert statistics.u[0, 0] == pytest.approx(4 * np.sqrt(500))
@@ -40,7 +52,7 @@ def test_one_induced_gene_cannot_make_an_arm() -> None:
 def test_mixture_weights_recover_a_pure_and_a_mixed_cell() -> None:
     rng = np.random.default_rng(0)
     means = rng.dirichlet(np.full(300, 0.3), size=2)
-    model = ArmModel(("a", "b"), means, np.zeros(300), np.arange(300), np.zeros(300, dtype=int), ("1p",))
+    model = _model(means, np.zeros(300), [0] * 300, ("1p:00",), [0])
     cells = np.vstack([rng.multinomial(4000, means[0]), rng.multinomial(4000, means.mean(axis=0)), np.zeros(300)])
     weights = mixture_weights(model, sp.csr_matrix(cells.astype(float)))
     assert weights[0, 0] > 0.95
@@ -92,3 +104,49 @@ def test_planted_arms_stand_out_at_pseudobulk() -> None:
     found = dict(zip(model.arms, log_ratio - np.median(log_ratio), strict=True))
     assert min(found[a] for a in patient.gains) > 0.15
     assert max(found[a] for a in patient.losses) < -0.2
+
+
+def test_segments_keep_to_their_arm_and_halves_share_its_genes() -> None:
+    arms = np.array([*(["1p"] * 130), *(["1q"] * 20), *(["2p"] * 14), ""], dtype=object)
+    informative = np.ones(len(arms), dtype=bool)
+    informative[[0, 7, 8, 129]] = False
+    layout = make_layout(arms, informative)
+    # 126 informative genes of 1p make three segments of about 40; 2p has fewer than 15 and is left out
+    assert layout.segments == ("1p:00", "1p:01", "1p:02", "1q:00")
+    assert layout.arms == ("1p", "1q")
+    assert layout.n_genes.tolist() == [42, 42, 42, 20]
+    assert layout.column_bin[150:].tolist() == [-1] * 15
+    segment = layout.column_bin // 2
+    for name, index in zip(layout.segments, range(4), strict=True):
+        columns = np.flatnonzero((segment == index) & (layout.column_bin >= 0))
+        assert set(arms[columns]) == {name.split(":")[0]}
+        half = layout.column_bin[columns][informative[columns]] % 2
+        assert abs(int(half.sum()) - len(half) / 2) <= 1
+    # columns that no model of its own would use lie inside the arm and join the segment around them
+    assert segment[[0, 7, 8, 129]].tolist() == [0, 0, 0, 2]
+
+
+def test_segments_and_halves_add_up_to_the_arms() -> None:
+    patient = make_patient(n_normal=25)
+    counts = sp.csr_matrix(patient.adata.layers["counts"])
+    normal = np.flatnonzero(~patient.tumour)
+    model = fit_arm_model(
+        sp.csr_matrix(counts[normal]),
+        patient.cells["cell_type"].to_numpy(object)[normal],
+        patient.adata.var["arm"].to_numpy(dtype=object),
+        usable_genes(patient.adata.var),
+    )
+    bins = bin_statistics(model, counts)
+    arms, segments = bins.arms(), bins.segments()
+    for name in ("u", "info"):
+        halves = [getattr(half, name) for half in arms.halves]
+        np.testing.assert_allclose(sum(halves), getattr(arms.full, name))
+        of_segments = pd.DataFrame(getattr(segments.full, name)).T.groupby(model.layout.segment_arm).sum().T
+        np.testing.assert_allclose(of_segments.to_numpy(), getattr(arms.full, name), rtol=1e-9, atol=1e-9)
+
+
+def test_a_single_molecule_of_a_weak_gene_counts_in_full() -> None:
+    # mean 0.02: the Pearson residual of one molecule is 7; clipped at 4 it would lose 0.42 of its 0.98
+    model = _model(np.array([[0.02, 0.98]]), np.zeros(2), [0, 2], ("1p:00", "1q:00"), [0, 1])
+    statistics = arm_statistics(model, sp.csr_matrix(np.array([[1.0, 0.0]])))
+    assert statistics.u[0, 0] == pytest.approx(0.98)
