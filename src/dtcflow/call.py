@@ -120,7 +120,8 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str) -> pd.Da
 
     if tumour_lineage == "any":
         looks_epithelial = np.zeros(len(cells), dtype=bool)
-        confirmed = assessed & candidate & (like_clone | (~has_profile & abnormal))
+        # without markers a single abnormal genome is no tumour: only a clone that several cells share is
+        confirmed = assessed & candidate & like_clone
     else:
         looks_epithelial = (candidate & ~suspect) | (cell_type == EPITHELIAL)
         plain = looks_epithelial & ~lineage_normal

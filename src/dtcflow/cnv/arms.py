@@ -15,7 +15,7 @@ between-type part, which down-weights genes whose level depends on the cell type
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -80,9 +80,16 @@ class SplitStatistics:
 
     full: ArmStatistics
     halves: tuple[ArmStatistics, ArmStatistics]
+    segments: ArmStatistics | None = None
+    """The segments that ``full`` sums up, where they are known."""
+    segment_arm: Ints | None = None
+    """Column of ``full`` per segment."""
 
     def __getitem__(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> SplitStatistics:
-        return SplitStatistics(self.full[rows], (self.halves[0][rows], self.halves[1][rows]))
+        segments = None if self.segments is None else self.segments[rows]
+        return SplitStatistics(
+            self.full[rows], (self.halves[0][rows], self.halves[1][rows]), segments, self.segment_arm
+        )
 
 
 @dataclass(frozen=True)
@@ -125,12 +132,13 @@ class BinStatistics:
         return _split(u, info, self.layout.segments)
 
     def arms(self) -> SplitStatistics:
-        """Per arm: sums of segments."""
+        """Per arm: sums of segments; the segments go with them."""
         starts = np.searchsorted(self.layout.segment_arm, np.arange(len(self.layout.arms)))
         u, info = (self._by_half(part) for part in (self.u, self.info))
         if len(starts):
             u, info = np.add.reduceat(u, starts, axis=1), np.add.reduceat(info, starts, axis=1)
-        return _split(u, info, self.layout.arms)
+        arms = _split(u, info, self.layout.arms)
+        return replace(arms, segments=self.segments().full, segment_arm=self.layout.segment_arm)
 
     def _by_half(self, part: npt.NDArray[np.float32]) -> Floats:
         return part.astype(np.float64).reshape(len(part), len(self.layout.segments), 2)

@@ -19,8 +19,10 @@ from dtcflow.cnv.decoys import decoy_scores
 from dtcflow.cnv.fdr import decoy_q, strata, stratified_q
 from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, tail_p_values
 from dtcflow.cnv.profile import (
+    MIN_MISLABELLED_CHROMOSOMES,
     MIN_PROFILE_ARMS,
     MIN_PROFILE_STRENGTH,
+    LearnedProfile,
     believable_profile,
     best_match,
     learn_clone,
@@ -166,8 +168,7 @@ def infer_copy_number(
     if status["status"] != "ok" or scored is None:
         log.warning("%s: copy number not assessable: %s", patient_id, status["reason"])
         return _not_assessable(cells, candidate, status)
-    candidate = candidate | suspects
-    table, nulls = evidence_table(cells, scored, candidate, settings=settings, seed=seed, status=status)
+    table, nulls = evidence_table(cells, scored, candidate, suspects, settings=settings, seed=seed, status=status)
     smoothed = smooth_windows(
         log_normalise(sp.csr_matrix(adata.layers[COUNTS]))[:, order],
         var,
@@ -186,6 +187,7 @@ def evidence_table(
     cells: pd.DataFrame,
     scored: Scored,
     candidate: npt.NDArray[np.bool_],
+    suspect: npt.NDArray[np.bool_],
     *,
     settings: Mapping[str, Any],
     seed: int,
@@ -206,8 +208,8 @@ def evidence_table(
     inflation, tau, effect = noise.inflation, noise.tau, settings["min_abs_log_ratio"]
     is_reference = np.zeros(len(cells), dtype=bool)
     is_reference[reference.rows] = True
-    candidate = candidate & ~is_reference
-    unmatched = ~np.isin(cells["cell_type"].to_numpy(dtype=object), list(reference.counts)) | candidate
+    candidate = candidate & ~is_reference & ~suspect
+    unmatched = ~np.isin(cells["cell_type"].to_numpy(dtype=object), list(reference.counts)) | candidate | suspect
     unmatched = unmatched & ~is_reference
 
     def p_values(matched: tuple[Floats, Floats], unseen: tuple[Floats, Floats]) -> Floats:
@@ -219,8 +221,22 @@ def evidence_table(
         (as_known, burden(scored.matched, inflation, known)), (as_unknown, burden(scored.unseen, inflation, unknown))
     )
     fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
-    learned = learn_clone(statistics, candidate, burden_p, fold, inflation=inflation, tau=tau, min_abs_log_ratio=effect)
+
+    def learn(taking_part: npt.NDArray[np.bool_]) -> LearnedProfile:
+        return learn_clone(
+            statistics, taking_part, burden_p, fold, inflation=inflation, tau=tau, min_abs_log_ratio=effect
+        )
+
+    learned = learn(candidate)
     profile, strength = believable_profile(learned)
+    # cells that left the reference may be the tumour itself or a benign mosaic: they are asked only when the candidates
+    # have no answer, and more is asked of them
+    if profile is None and suspect.any():
+        from_suspects = learn(candidate | suspect)
+        profile, its_strength = believable_profile(from_suspects, min_chromosomes=MIN_MISLABELLED_CHROMOSOMES)
+        if profile is not None:
+            learned, strength = from_suspects, its_strength
+    candidate = candidate | suspect
     compartment = cells["compartment"].to_numpy(dtype=object)
     # clones that lack each other's events weaken the mean profile of the tumour; one strong clone vouches for it
     if profile is None and learned.table is not None and learned.status == "ok":
@@ -396,15 +412,18 @@ def _pack(cells: pd.DataFrame, var: pd.DataFrame, windows: Windows, scored: Scor
 
 
 def unpack(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats]:
-    """Arm statistics, inflation and tau from an object of stage ``cnv``."""
+    """Arm statistics (with their segments), inflation and tau per arm from an object of stage ``cnv``."""
     noise = packed.uns["arm_noise"]
     arms = tuple(noise["arm"].astype(str))
-    parts = [
+    full, *halves = (
         ArmStatistics(np.asarray(packed.obsm[f"arm_u{s}"]), np.asarray(packed.obsm[f"arm_info{s}"]), arms)
         for s in ("", "_half0", "_half1")
-    ]
+    )
+    segments, _, _, table = unpack_segments(packed)
+    column = {arm: index for index, arm in enumerate(arms)}
+    segment_arm = table["arm"].astype(str).map(column).to_numpy(dtype=np.int64)
     return (
-        SplitStatistics(parts[0], (parts[1], parts[2])),
+        SplitStatistics(full, (halves[0], halves[1]), segments.full, segment_arm),
         noise["inflation"].to_numpy(dtype=float),
         noise["tau"].to_numpy(dtype=float),
     )

@@ -120,7 +120,8 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
             tau=tau,
             min_abs_log_ratio=effect,
         )
-        profile, strength = believable_profile(learned)
+        # also a mosaic with a single altered chromosome has no place in a diploid reference
+        profile, strength = believable_profile(learned, min_chromosomes=1)
         members = learned.membership > 0.5
         whole_type = members.mean() > WHOLE_TYPE
         if profile is not None and not (whole_type and strength < 2 * MIN_PROFILE_STRENGTH):
