@@ -37,7 +37,7 @@ SEED_P = (0.001, 0.01, 0.05)
 """Clones are grown from the candidates of largest burden, and from all below a p-value: five tumour cells among a
 thousand candidates drown in the fifty normal cells below .05."""
 NEIGHBOUR_POOL, GROUP_SIZE, N_GROUPS = 150, 4, 6
-"""Groups of four cells of like genome among the 150 candidates of largest burden; the six most alike are starts, too."""
+"""Four cells of like genome among the 150 candidates of largest burden: the six groups most alike are starts."""
 RESEMBLANCE_CLIP = 4.0
 MIN_SCATTER_SEGMENTS = 20
 MIN_SEEDS = 3
