@@ -38,7 +38,9 @@ def decoy_profiles(info: Floats, *, n_permuted: int = N_PERMUTED, seed: int) -> 
         source = np.arange(len(info))
         for first in range(0, len(info), STRATUM):
             group = by_size[first : first + STRATUM]
-            source[group] = rng.permutation(group)
+            # a cycle through the shuffled group: every arm gets another's value
+            shuffled = rng.permutation(group)
+            source[shuffled] = np.roll(shuffled, 1)
         spoil[f"permuted_{k:02d}"] = _taken_from(source)
     return spoil
 

@@ -139,6 +139,15 @@ def cross_fit(
     )
 
 
+def normal_tail_p_values(observed: Floats, null: Floats) -> Floats:
+    """:func:`tail_p_values` of a statistic with a tail like a normal distribution's.
+
+    The tail of a normal variable is exponential in its square. Extrapolated on its own scale it would be taken for
+    exponential and p-values far out would be too large (at 4.3: 5e-4 from 976 null cells, 1e-5 as a normal).
+    """
+    return tail_p_values(*(np.sign(value) * np.square(value) for value in (observed, null)))
+
+
 def tail_p_values(observed: Floats, null: Floats) -> Floats:
     """Upper-tail p-values against an empirical null with a generalised-Pareto tail.
 

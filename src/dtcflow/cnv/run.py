@@ -17,7 +17,7 @@ from dtcflow.cnv.arms import ArmStatistics, SplitStatistics, usable_genes
 from dtcflow.cnv.burden import burden
 from dtcflow.cnv.decoys import decoy_scores
 from dtcflow.cnv.fdr import decoy_q, strata, stratified_q
-from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, tail_p_values
+from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, normal_tail_p_values, tail_p_values
 from dtcflow.cnv.profile import (
     MIN_MISLABELLED_CHROMOSOMES,
     MIN_PROFILE_ARMS,
@@ -212,13 +212,14 @@ def evidence_table(
     unmatched = ~np.isin(cells["cell_type"].to_numpy(dtype=object), list(reference.counts)) | candidate | suspect
     unmatched = unmatched & ~is_reference
 
-    def p_values(matched: tuple[Floats, Floats], unseen: tuple[Floats, Floats]) -> Floats:
-        return np.where(unmatched, tail_p_values(*unseen), tail_p_values(*matched))
+    def p_values(matched: Floats, unseen: Floats) -> Floats:
+        return np.where(unmatched, unseen, matched)
 
     known, unknown = np.full_like(tau, TAU_FLOOR), tau
     as_known, as_unknown = (burden(statistics.full, inflation, t) for t in (known, unknown))
     burden_p = p_values(
-        (as_known, burden(scored.matched, inflation, known)), (as_unknown, burden(scored.unseen, inflation, unknown))
+        tail_p_values(as_known, burden(scored.matched, inflation, known)),
+        tail_p_values(as_unknown, burden(scored.unseen, inflation, unknown)),
     )
     fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
 
@@ -256,7 +257,7 @@ def evidence_table(
             "matched": best_match(profiles, scored.matched, inflation),
             "unseen": best_match(profiles, scored.unseen, inflation),
         }
-        llr_p = p_values((t, of_null["matched"].t), (t, of_null["unseen"].t))
+        llr_p = p_values(*(normal_tail_p_values(t, of_null[kind].t) for kind in ("matched", "unseen")))
         decoys = decoy_scores(
             statistics,
             candidate,
