@@ -31,8 +31,9 @@ from dtcflow.order import stable_order
 
 MIN_TYPES_TO_SCREEN = 3
 """Screening a type needs two others: one to model it, and one to say how far a normal type may be off."""
-WHOLE_TYPE = 0.9
-"""Share of a type's cells from which on a common profile is taken for the type and not for a hidden clone."""
+MOST_OF_A_TYPE = 0.5
+"""Share of a type's cells from which on a common profile is first taken for the type (plasma cells among B cells) and
+only with twice the strength for a hidden clone."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
     """Reference cells that share a tumour-like genome although their annotation is normal.
 
     Carcinoma cells can look like fibroblasts. Every type is scored by a model fitted on the other types and goes
-    through the same seed loop as tumour candidates; the members of a believable clone leave the reference. When nearly
-    the whole type would leave, what it shares is more likely its expression, and twice the strength is asked for.
+    through the same seed loop as tumour candidates; the members of a believable clone leave the reference. When most
+    of the type would leave, what it shares is more likely its expression, and twice the strength is asked for.
     """
     null, noise, suspect = scored.null, scored.noise, np.zeros(len(scored.reference.rows), dtype=bool)
     whole = null.unseen.arms()
@@ -123,8 +124,8 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
         # also a mosaic with a single altered chromosome has no place in a diploid reference
         profile, strength = believable_profile(learned, min_chromosomes=1)
         members = learned.membership > 0.5
-        whole_type = members.mean() > WHOLE_TYPE
-        if profile is not None and not (whole_type and strength < 2 * MIN_PROFILE_STRENGTH):
+        most = members.mean() > MOST_OF_A_TYPE
+        if profile is not None and not (most and strength < 2 * MIN_PROFILE_STRENGTH):
             suspect[null.unseen_rows[inside]] = members
     return suspect
 
