@@ -17,9 +17,11 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from dtcflow.cnv.windows import chromosome_starts
 from dtcflow.contracts import (
     AMBIENT_CORRECTED,
     CELLS_COLUMNS,
+    CNV,
     MALIGNANT_CALLS,
     X_CNV,
     ContractError,
@@ -167,8 +169,10 @@ def assemble_cohort(
     AnnData
         ``obs``: all columns of ``cells``, then those of ``embedded`` (a matrix's own column with the name of one of
         ours gets the prefix ``input_``). ``obsm["X_cnv"]`` float32, cells x windows, NaN for cells without windows;
-        without any window cells x 0. With ``ambient``, ``layers["ambient_corrected"]`` holds the counts expected
-        without ambient RNA and ``uns["ambient"]`` each sample's status. Other layers are shared with ``embedded``.
+        without any window cells x 0; ``uns["cnv"]["chr_pos"]`` is the first window of each chromosome, as
+        ``infercnvpy.pl.chromosome_heatmap`` wants it. With ``ambient``, ``layers["ambient_corrected"]`` holds the
+        counts expected without ambient RNA and ``uns["ambient"]`` each sample's status. Other layers are shared with
+        ``embedded``.
 
     Raises
     ------
@@ -208,6 +212,7 @@ def assemble_cohort(
         cohort.uns["ambient"] = json.dumps(statuses, sort_keys=True)
     cohort.obsm[X_CNV] = x_cnv
     cohort.uns["cnv_windows"] = windows
+    cohort.uns[CNV] = {"chr_pos": chromosome_starts(windows)}
     cohort.uns["provenance"] = json.dumps(dict(provenance), sort_keys=True, default=str)
     return cohort
 

@@ -38,6 +38,8 @@ AMBIENT_COUNT: Final = "ambient_count"
 """``var`` column of a sample with an unfiltered matrix: counts of the gene summed over its empty droplets."""
 X_CNV: Final = "X_cnv"
 """``obsm`` key of the smoothed copy-number windows."""
+CNV: Final = "cnv"
+"""``uns`` key of what infercnvpy keeps beside them: ``chr_pos``, the first window of each chromosome."""
 
 COMPARTMENTS: Final = (
     "marrow",

@@ -220,6 +220,30 @@ def test_sparse_windows_and_a_patient_without_any():
     assert np.isnan(cohort.obsm[X_CNV]).all(axis=1).tolist() == [False] * 3 + [True] * 3
 
 
+def test_infercnvpy_draws_its_heatmap_from_the_file(tmp_path):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import infercnvpy
+    import matplotlib.pyplot as plt
+
+    n, chromosomes = 20, [f"chr{i}" for i in (1, 2, 10, 21)]
+    layout = pd.DataFrame({"chromosome": np.repeat(chromosomes, 3), "start": range(12), "end": range(1, 13)})
+    embedded, cells, cnv = cohort_parts(n, n_windows=2)
+    cnv.obsm[X_CNV] = np.random.default_rng(0).normal(size=(n, 12)).astype(np.float32)
+    cnv.uns["cnv_windows"] = layout.assign(arm="1p")
+    # one cell without windows
+    write_stage(assemble_cohort(embedded, cells, [cnv[1:].copy()], provenance={}), tmp_path / "c.h5ad", "cohort")
+    cohort = read_stage(tmp_path / "c.h5ad", "cohort")
+    starts = {name: int(first) for name, first in cohort.uns["cnv"]["chr_pos"].items()}
+    assert starts == {"chr1": 0, "chr2": 3, "chr10": 6, "chr21": 9}
+    axes = infercnvpy.pl.chromosome_heatmap(cohort, groupby="compartment", show=False)
+    assert axes["heatmap_ax"].images[0].get_array().shape == (n, 12)
+    labels = [text.get_text() for axis in axes.values() for text in axis.texts]
+    assert set(chromosomes) <= set(labels)
+    plt.close("all")
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 20])
 def test_no_windows_at_all_in_every_size(n, tmp_path):
     embedded, cells, cnv = cohort_parts(n, n_windows=0)

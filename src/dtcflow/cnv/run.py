@@ -170,12 +170,13 @@ def infer_copy_number(
         return _not_assessable(cells, candidate, status)
     table, nulls = evidence_table(cells, scored, candidate, suspects, settings=settings, seed=seed, status=status)
     smoothed = smooth_windows(
-        log_normalise(sp.csr_matrix(adata.layers[COUNTS]))[:, order],
-        var,
+        log_normalise(adata.layers[COUNTS]),
+        adata.var,
         reference.rows,
         reference.types,
         window_size=settings["window_size"],
         step=settings["step"],
+        genes=in_all,
     )
     table["cnv_score_infercnvpy"] = window_score(smoothed)
     table["left_reference"] = suspects

@@ -223,8 +223,9 @@ def _copy_number(get: Any, tool: Any) -> str:
         f"by a model it shaped. False discovery rate {short_or(get('copy_number', 'fdr'), '0.05')}; an arm needs "
         f"an absolute log ratio of at least {short_or(get('copy_number', 'min_abs_log_ratio'), '0.15')}. Windows of "
         f"the heatmap ({short_or(get('copy_number', 'window_size'), '100')} genes, step "
-        f"{short_or(get('copy_number', 'step'), '10')}) come from {tool('infercnvpy')}, after the idea of "
-        f"{CITATIONS['infercnv']}; they are a picture and a second opinion, not the caller."
+        f"{short_or(get('copy_number', 'step'), '10')}) are those of the algorithm of {tool('infercnvpy')}, after the "
+        f"idea of {CITATIONS['infercnv']}, with noise removed by the spread of the reference cells only; they are a "
+        "picture and a second opinion, not the caller."
     )
 
 
