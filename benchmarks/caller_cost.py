@@ -104,14 +104,16 @@ def _reference(cells: pd.DataFrame) -> Any:
 
 
 def infercnvpy_step(adata: ad.AnnData) -> Callable[[], object]:
-    """infercnvpy with its defaults; normalisation is done before the clock starts."""
+    """Run infercnvpy with its defaults; normalisation is done before the clock starts."""
     from infercnvpy.tl import infercnv
 
     from dtcflow.scores.calibrated import log_normalise
 
     placed = adata.var["chromosome"].astype(str).str.startswith("chr").to_numpy()
     lognorm = log_normalise(adata.layers[COUNTS])[:, placed]
-    cells = ad.AnnData(X=lognorm, obs=adata.obs[["cell_type"]], var=adata.var.loc[placed, ["chromosome", "start", "end"]])
+    cells = ad.AnnData(
+        X=lognorm, obs=adata.obs[["cell_type"]], var=adata.var.loc[placed, ["chromosome", "start", "end"]]
+    )
     # its chromosome filter fails on arrow strings
     cells.var["chromosome"] = cells.var["chromosome"].astype(object)
     cells.var.index = pd.Index(cells.var.index.astype(str).to_numpy(dtype=object), dtype=object)
