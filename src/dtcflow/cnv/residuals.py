@@ -175,8 +175,10 @@ def grouped_scores(
     *,
     iterations: int,
     clip: float,
+    unclipped: float = 0.0,
     block: int = BLOCK,
-) -> tuple[Floats, Floats]:
+    dtype: npt.DTypeLike = np.float64,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Score and information per cell and group of genes.
 
     Parameters
@@ -196,9 +198,13 @@ def grouped_scores(
     iterations
         Steps of the EM algorithm that finds a cell's mixture of types.
     clip
-        Pearson residuals are clipped at this absolute value.
+        Pearson residuals are clipped at this absolute value ...
+    unclipped
+        ... but no count up to this one is.
     block
         Cells at a time; the result does not depend on it.
+    dtype
+        Type of the result; sums are made in double precision.
 
     Returns
     -------
@@ -207,7 +213,7 @@ def grouped_scores(
     """
     matrix = sp.csr_matrix(counts)
     n_cells, n_genes = matrix.shape[0], len(columns)
-    score, information = np.zeros((n_cells, n_groups)), np.zeros((n_cells, n_groups))
+    score, information = (np.zeros((n_cells, n_groups), dtype=dtype) for _ in range(2))
     if not n_cells or not n_genes:
         return score, information
     layout = lay_out(columns, group, matrix.shape[1])
@@ -228,13 +234,20 @@ def grouped_scores(
                 weight *= total[cell] / max(float(np.dot(weight, sums)), 1e-12)
                 np.dot(weight, means, out=expected[cell])
             score[rows], information[rows] = _block_scores(
-                part, layout, expected[:size], damping[:size], dispersion, n_groups, clip
+                part, layout, expected[:size], damping[:size], dispersion, n_groups, clip, unclipped
             )
     return score, information
 
 
 def _block_scores(
-    part: _Counts, layout: Layout, expected: Floats, damping: Floats, dispersion: Floats, n_groups: int, clip: float
+    part: _Counts,
+    layout: Layout,
+    expected: Floats,
+    damping: Floats,
+    dispersion: Floats,
+    n_groups: int,
+    clip: float,
+    unclipped: float,
 ) -> tuple[Floats, Floats]:
     """Score and information of a block of cells; overwrites ``expected`` and ``damping``."""
     size, n_genes = expected.shape
@@ -256,7 +269,8 @@ def _block_scores(
     spread = np.sqrt(mu * damped)
     spread *= clip
     residual: Any = part.value - mu
-    np.clip(residual, -spread, spread, out=residual)
+    np.minimum(residual, np.maximum(spread, unclipped - mu), out=residual)
+    np.maximum(residual, -spread, out=residual)
     residual /= damped
     residual += absent
     target = part.cell * n_groups + layout.group[part.place]

@@ -25,12 +25,12 @@ def plain_weights(x, means, iterations):
     return weights
 
 
-def plain_scores(x, means, dispersion, group, n_groups):
+def plain_scores(x, means, dispersion, group, n_groups, unclipped=0.0):
     mu = plain_weights(x, means, ITERATIONS) @ means
     mu *= x.sum(axis=1, keepdims=True) / mu.sum(axis=1, keepdims=True)
     damping = 1 + dispersion * mu
-    spread = np.sqrt(mu * damping)
-    residual = np.clip((x - mu) / np.maximum(spread, 1e-9), -CLIP, CLIP) * spread / damping
+    limit = CLIP * np.sqrt(mu * damping)
+    residual = np.clip(x - mu, -limit, np.maximum(limit, unclipped - mu)) / damping
     member = np.eye(n_groups)[group]
     return residual @ member, (mu / damping) @ member
 
@@ -71,11 +71,15 @@ def scores(cells, dense=None, columns=None, **options):
     )
 
 
-def test_sums_are_those_of_the_dense_formula(cells) -> None:
+@pytest.mark.parametrize("unclipped", [0.0, 5.0])
+def test_sums_are_those_of_the_dense_formula(cells, unclipped: float) -> None:
     x = cells["dense"][:, cells["columns"]]
-    expected = plain_scores(x, cells["means"], cells["dispersion"], cells["group"], N_GROUPS)
-    for found, plain in zip(scores(cells), expected, strict=True):
+    expected = plain_scores(x, cells["means"], cells["dispersion"], cells["group"], N_GROUPS, unclipped)
+    for found, plain in zip(scores(cells, unclipped=unclipped), expected, strict=True):
         np.testing.assert_allclose(found, plain, rtol=1e-9, atol=1e-9)
+    single = scores(cells, unclipped=unclipped, dtype=np.float32)
+    assert single[0].dtype == single[1].dtype == np.float32
+    np.testing.assert_array_equal(single[0], scores(cells, unclipped=unclipped)[0].astype(np.float32))
     assert not scores(cells)[1][:, 4].any()
     assert not scores(cells)[1][7].any()
     weights = mixture_weights(sp.csr_matrix(cells["dense"]), cells["columns"], cells["means"], iterations=ITERATIONS)
