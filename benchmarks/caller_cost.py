@@ -148,7 +148,7 @@ def stage_one(adata: ad.AnnData) -> Callable[[], object]:
     def run() -> object:
         order = genome_order(adata.var)
         var = adata.var.iloc[order]
-        counts = sp.csr_matrix(adata.layers[COUNTS][:, order]).astype(np.float64)
+        counts = sp.csr_matrix(adata.layers[COUNTS][:, order])
         scored = score_cells(
             counts,
             adata.obs["cell_id"].tolist(),

@@ -22,6 +22,8 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from dtcflow.cnv.moments import TypeMeans, reference_moments
+from dtcflow.cnv.residuals import BLOCK, grouped_scores
 from dtcflow.genes import gene_mask
 
 Floats = npt.NDArray[np.float64]
@@ -229,24 +231,22 @@ def fit_arm_model(
     ArmModel
         Arms with fewer than 15 informative genes are left out.
     """
-    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    scale = float(np.median(totals))
-    names = tuple(sorted(set(types.tolist())))
-    size_factor = np.maximum(totals, 1.0) / scale
-    scaled = sp.csr_matrix(sp.diags(1.0 / size_factor) @ counts)
-    means = np.empty((len(names), counts.shape[1]))
-    excess = np.zeros(counts.shape[1])
-    square = np.zeros(counts.shape[1])
-    for k, name in enumerate(names):
-        members = np.flatnonzero(types == name)
-        means[k] = np.asarray(counts[members].sum(axis=0)).ravel() / max(totals[members].sum(), 1.0)
-        block = scaled[members]
-        first = np.asarray(block.mean(axis=0)).ravel()
-        second = np.asarray(block.multiply(block).mean(axis=0)).ravel()
-        # method of moments: Var(x / s) = m E[1/s] + phi m^2
-        excess += len(members) * (second - first**2 - first * np.mean(1.0 / size_factor[members]))
-        square += len(members) * first**2
-    within = np.clip(excess / np.maximum(square, 1e-9), MIN_DISPERSION, 50.0)
+    return fit_to_moments(reference_moments(counts, types).without(), arms, usable, layout=layout)
+
+
+def fit_to_moments(
+    reference: TypeMeans,
+    arms: npt.NDArray[np.object_],
+    usable: npt.NDArray[np.bool_],
+    *,
+    layout: Layout | None = None,
+) -> ArmModel:
+    """:func:`fit_arm_model` from sums that are known already."""
+    scale, means = reference.scale, reference.means
+    # method of moments: Var(x / s) = m E[1/s] + phi m^2
+    first, second, cells = reference.scaled_mean, reference.scaled_square, reference.cells
+    excess = cells @ (second - first**2 - first * reference.inverse_size[:, None])
+    within = np.clip(excess / np.maximum(cells @ first**2, 1e-9), MIN_DISPERSION, 50.0)
     overall = means.mean(axis=0)
     pseudo = 0.05
     ratio = (means * scale + pseudo) / (overall * scale + pseudo) - 1.0
@@ -255,7 +255,7 @@ def fit_arm_model(
     layout = make_layout(arms, informative) if layout is None else layout
     genes = np.flatnonzero(informative & (layout.column_bin >= 0))
     genes = genes[np.argsort(layout.column_bin[genes], kind="stable")].astype(np.int64)
-    return ArmModel(names, means[:, genes], dispersion[genes], genes, layout)
+    return ArmModel(reference.types, means[:, genes], dispersion[genes], genes, layout)
 
 
 def arm_sort_key(arm: str) -> tuple[int, str]:
@@ -264,35 +264,11 @@ def arm_sort_key(arm: str) -> tuple[int, str]:
     return (int(number) if number.isdigit() else {"X": 23, "Y": 24}.get(number, 99), arm[-1:])
 
 
-def mixture_weights(model: ArmModel, counts: sp.csr_matrix) -> Floats:
-    """Weights of the reference types in every cell (cells x types), by EM of a multinomial mixture of their profiles.
-
-    Only non-zero counts enter an iteration, so the cost is non-zeros x types x iterations. ``counts`` holds the
-    model's genes only. A cell without counts keeps equal weights.
-    """
-    profiles = model.means + 1e-7
-    profiles = (profiles / profiles.sum(axis=1, keepdims=True)).astype(np.float32)
-    n_cells, n_types = counts.shape[0], len(model.types)
-    weights = np.full((n_cells, n_types), 1.0 / n_types, dtype=np.float32)
-    filled = np.diff(counts.indptr) > 0
-    if n_types == 1 or not filled.any():
-        return weights.astype(np.float64)
-    starts = counts.indptr[:-1][filled]
-    rows = np.repeat(np.arange(n_cells), np.diff(counts.indptr))
-    columns, data = counts.indices, counts.data.astype(np.float32)
-    profile_of = np.ascontiguousarray(profiles.T)[columns]
-    for _ in range(EM_ITERATIONS):
-        joint = profile_of * weights[rows]
-        joint *= (data / joint.sum(axis=1))[:, None]
-        updated = np.add.reduceat(joint, starts, axis=0)
-        weights[filled] = updated / updated.sum(axis=1, keepdims=True)
-    return weights.astype(np.float64)
-
-
-def bin_statistics(model: ArmModel, counts: sp.csr_matrix, *, chunk: int = 512) -> BinStatistics:
+def bin_statistics(model: ArmModel, counts: sp.csr_matrix, *, chunk: int = BLOCK) -> BinStatistics:
     """Score cells against the reference model.
 
-    Every cell is scored on its own: the result does not depend on the other cells, their order or ``chunk``.
+    Every cell is scored on its own: the result does not depend on the other cells, their order or ``chunk``, to the
+    last bit (:mod:`dtcflow.cnv.residuals`).
 
     Parameters
     ----------
@@ -309,26 +285,22 @@ def bin_statistics(model: ArmModel, counts: sp.csr_matrix, *, chunk: int = 512) 
         Cells x (segment, half); a bin without genes has no information.
     """
     layout = model.layout
-    shape = (counts.shape[0], layout.n_bins)
-    u, info = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    bins, starts = np.unique(layout.column_bin[model.genes], return_index=True)
-    if not len(bins):
-        return BinStatistics(u, info, layout)
-    for first in range(0, counts.shape[0], chunk):
-        block = sp.csr_matrix(counts[first : first + chunk][:, model.genes])
-        weights = mixture_weights(model, block)
-        mu = weights @ model.means
-        mu *= np.asarray(block.sum(axis=1), dtype=np.float64).reshape(-1, 1) / np.maximum(
-            mu.sum(axis=1, keepdims=True), 1e-12
-        )
-        damping = 1.0 + model.dispersion * mu
-        limit = RESIDUAL_CLIP * np.sqrt(mu * damping)
-        residual = np.clip(block.toarray() - mu, -limit, np.maximum(limit, UNCLIPPED_COUNT - mu))
-        u[first : first + chunk, bins] = np.add.reduceat(residual / damping, starts, axis=1)
-        info[first : first + chunk, bins] = np.add.reduceat(mu / damping, starts, axis=1)
+    u, info = grouped_scores(
+        counts,
+        model.genes,
+        model.means,
+        model.dispersion,
+        layout.column_bin[model.genes],
+        layout.n_bins,
+        iterations=EM_ITERATIONS,
+        clip=RESIDUAL_CLIP,
+        unclipped=UNCLIPPED_COUNT,
+        block=chunk,
+        dtype=np.float32,
+    )
     return BinStatistics(u, info, layout)
 
 
-def arm_statistics(model: ArmModel, counts: sp.csr_matrix, *, chunk: int = 512) -> ArmStatistics:
+def arm_statistics(model: ArmModel, counts: sp.csr_matrix, *, chunk: int = BLOCK) -> ArmStatistics:
     """:func:`bin_statistics`, summed to arms."""
     return bin_statistics(model, counts, chunk=chunk).arms().full

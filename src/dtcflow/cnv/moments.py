@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from dtcflow.sparse import times
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -106,7 +108,7 @@ def reference_moments(
     n_folds = int(fold.max(initial=0)) + 1
     index = {name: k for k, name in enumerate(names)}
     group = np.array([index[t] for t in types], dtype=np.int64) * n_folds + fold
-    totals = np.maximum(np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel(), 1.0)
+    totals = np.maximum(times(matrix, np.ones(matrix.shape[1])), 1.0)
     shape = (len(names) * n_folds, matrix.shape[1])
     count, share, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for g in np.unique(group):

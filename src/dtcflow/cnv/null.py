@@ -16,7 +16,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy import stats
 
-from dtcflow.cnv.arms import ArmModel, ArmStatistics, BinStatistics, bin_statistics, fit_arm_model
+from dtcflow.cnv.arms import ArmModel, ArmStatistics, BinStatistics, bin_statistics, fit_to_moments
+from dtcflow.cnv.moments import TypeMeans, reference_moments
 from dtcflow.order import stable_order
 
 Floats = npt.NDArray[np.float64]
@@ -106,10 +107,6 @@ def cross_fit(
     SD assumed for an unseen type when fewer than three types are there to measure it.
     """
 
-    def score(rest: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> BinStatistics:
-        fitted = fit_arm_model(sp.csr_matrix(counts[rest]), types[rest], arms, usable, layout=model.layout)
-        return bin_statistics(fitted, sp.csr_matrix(counts[rows]))
-
     n, n_bins = counts.shape[0], model.layout.n_bins
     u, info = (np.zeros((n, n_bins), dtype=np.float32) for _ in range(2))
     fold = np.empty(n, dtype=np.int64)
@@ -118,14 +115,19 @@ def cross_fit(
     for name in names:
         members = np.flatnonzero(types == name)
         fold[members[np.argsort(order[members], kind="stable")]] = np.arange(len(members)) % folds
+    moments = reference_moments(counts, types, fold)
+
+    def score(reference: TypeMeans, rows: npt.NDArray[np.int64]) -> BinStatistics:
+        return bin_statistics(fit_to_moments(reference, arms, usable, layout=model.layout), counts[rows])
+
     for k in range(folds):
         held = np.flatnonzero(fold == k)
         if len(held):
-            part = score(np.flatnonzero(fold != k), held)
+            part = score(moments.without(fold=k), held)
             u[held], info[held] = part.u, part.info
     blocks = [np.flatnonzero(types == name) for name in names] if len(names) > 1 else []
     unseen_rows = np.concatenate(blocks) if blocks else np.empty(0, dtype=np.int64)
-    left_out = [score(np.flatnonzero(types != types[held[0]]), held) for held in blocks]
+    left_out = [score(moments.without(left_out=types[held[0]]), held) for held in blocks]
     unseen_u, unseen_info = (
         np.vstack([np.zeros((0, n_bins), dtype=np.float32), *(getattr(part, name) for part in left_out)])
         for name in ("u", "info")

@@ -19,7 +19,7 @@ MIN_CELLS_PER_TYPE = 20
 
 @dataclass(frozen=True)
 class Reference:
-    """Diploid reference cells: ``types[i]`` is the cell type of row ``rows[i]`` of the cell table."""
+    """Diploid reference cells by cell id: ``types[i]`` is the cell type of row ``rows[i]`` of the cell table."""
 
     rows: npt.NDArray[np.int64]
     types: npt.NDArray[np.object_]
@@ -83,7 +83,9 @@ def choose_reference(
     for cell_type in sorted(set(types[eligible])):
         members = np.flatnonzero(eligible & (types == cell_type))
         rows.append(members[np.argsort(order[members], kind="stable")][:max_per_type])
-    chosen = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
+    chosen = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+    # by id: sums over the reference then round alike however the cells are ordered
+    chosen = chosen[np.argsort(cells["cell_id"].to_numpy(dtype=str)[chosen], kind="stable")]
     return _settle(chosen, types[chosen], min_cells=min_cells, by_user=key is not None)
 
 

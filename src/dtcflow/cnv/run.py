@@ -42,6 +42,7 @@ from dtcflow.contracts import (
 from dtcflow.order import stable_order
 from dtcflow.qc.loss_audit import epithelial_evidence
 from dtcflow.scores.calibrated import log_normalise
+from dtcflow.sparse import cells_per_gene
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +119,9 @@ def infer_copy_number(
     order = genome_order(adata.var)
     order = order[in_all[order]]
     var = adata.var.iloc[order]
-    counts = sp.csr_matrix(adata.layers[COUNTS][:, order]).astype(np.float64)
+    counts = sp.csr_matrix(adata.layers[COUNTS][:, order])
     usable = usable_genes(var)
-    expressed = usable & (np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, 0.01 * counts.shape[0]))
+    expressed = usable & (cells_per_gene(counts) >= max(3, 0.01 * counts.shape[0]))
     reference = choose_reference(
         cells,
         max_per_type=settings["max_reference_per_type"],
