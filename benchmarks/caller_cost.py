@@ -139,9 +139,10 @@ def windows_step(adata: ad.AnnData) -> Callable[[], object]:
 def stage_one(adata: ad.AnnData) -> Callable[[], object]:
     """Reference, statistics, nulls and burden p-values of every cell."""
     from dtcflow.cnv.arms import usable_genes
-    from dtcflow.cnv.null import tail_p_values
+    from dtcflow.cnv.burden import burden
+    from dtcflow.cnv.null import TAU_FLOOR, tail_p_values
     from dtcflow.cnv.run import genome_order
-    from dtcflow.cnv.scoring import burden, score_cells
+    from dtcflow.cnv.scoring import score_cells
 
     settings = _settings()
 
@@ -158,9 +159,12 @@ def stage_one(adata: ad.AnnData) -> Callable[[], object]:
             folds=settings["folds"],
             seed=SEED_OF_CALLS,
         )
-        null, tau = scored.null, scored.null.tau
-        value = burden(scored.statistics.full, null.inflation, tau)
-        return [tail_p_values(value, burden(part, null.inflation, tau)) for part in (null.matched, scored.unseen)]
+        inflation, tau = scored.noise.inflation, scored.noise.tau
+        nulls = ((np.full_like(tau, TAU_FLOOR), scored.matched), (tau, scored.unseen))
+        return [
+            tail_p_values(burden(scored.statistics.full, inflation, error), burden(null, inflation, error))
+            for error, null in nulls
+        ]
 
     return run
 

@@ -76,14 +76,15 @@ def test_sums_are_those_of_the_dense_formula(cells, unclipped: float) -> None:
     x = cells["dense"][:, cells["columns"]]
     expected = plain_scores(x, cells["means"], cells["dispersion"], cells["group"], N_GROUPS, unclipped)
     for found, plain in zip(scores(cells, unclipped=unclipped), expected, strict=True):
-        np.testing.assert_allclose(found, plain, rtol=1e-9, atol=1e-9)
+        # weights are found in single precision
+        np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-5)
     single = scores(cells, unclipped=unclipped, dtype=np.float32)
     assert single[0].dtype == single[1].dtype == np.float32
     np.testing.assert_array_equal(single[0], scores(cells, unclipped=unclipped)[0].astype(np.float32))
     assert not scores(cells)[1][:, 4].any()
     assert not scores(cells)[1][7].any()
     weights = mixture_weights(sp.csr_matrix(cells["dense"]), cells["columns"], cells["means"], iterations=ITERATIONS)
-    np.testing.assert_allclose(weights, plain_weights(x, cells["means"], ITERATIONS), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(weights, plain_weights(x, cells["means"], ITERATIONS), rtol=0, atol=1e-6)
     assert weights[7] == pytest.approx(0.2)
 
 
