@@ -7,6 +7,8 @@ The model is that of :mod:`dtcflow.cnv.arms`. Let :math:`i_g = \mu_g / (1 + \phi
 
 (before clipping): one dense array of :math:`i_g` per cell, and everything else at the non-zero counts only.
 
+Expected counts are held in single precision, whose rounding of a few genes' sum is that of storing the result so.
+
 Every number of a cell comes from the cell alone. Its counts are brought into the order of the model's genes; its
 products with the reference profiles are products of a matrix with one vector, on one thread, because the rounding of a
 matrix product may depend on the place of a row in a block. Results are the same bits for every order of cells and
@@ -28,7 +30,7 @@ Float32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 BLOCK = 32
-"""Cells at a time: two dense arrays of 10,000 genes are then 5 MB."""
+"""Cells at a time: work on their non-zero counts then stays in the cache."""
 PROFILE_FLOOR = 1e-7
 """Added to the reference profiles, so that a count of a gene that no reference type expresses is possible."""
 
@@ -73,8 +75,6 @@ def lay_out(columns: Ints, group: Ints, n_columns: int) -> Layout:
 class _Counts:
     """Non-zero counts of some cells in the order of the model's genes."""
 
-    at: Ints
-    """Place in a dense table of these cells x genes."""
     place: Ints
     """Place of the gene."""
     value: Floats
@@ -86,61 +86,70 @@ class _Counts:
 class _Sorter:
     """Brings the counts of a block of cells into the order of the genes."""
 
-    def __init__(self, layout: Layout, n_cells: int) -> None:
-        self.place, self.n_genes = layout.place, len(layout.order)
-        self.dense = np.empty(n_cells * self.n_genes)
+    def __init__(self, matrix: sp.csr_matrix, layout: Layout, block: int) -> None:
+        self.matrix, self.place, self.n_genes = matrix, layout.place, len(layout.order)
+        self.dense = np.empty(block * self.n_genes, dtype=np.float32)
 
-    def __call__(self, part: sp.csr_matrix) -> _Counts:
-        size = np.diff(part.indptr)
-        at = self.place.take(part.indices)
+    def __call__(self, first: int, last: int) -> _Counts:
+        """Counts of the cells from ``first`` up to ``last``, without."""
+        bounds = self.matrix.indptr[first : last + 1]
+        stored, size = slice(bounds[0], bounds[-1]), last - first
+        at = self.place.take(self.matrix.indices[stored])
         used = at >= 0
-        at += np.repeat(np.arange(part.shape[0]) * self.n_genes, size)
+        at += np.repeat(np.arange(size) * self.n_genes, np.diff(bounds))
         at = at[used]
-        self.dense[at] = part.data[used]
+        self.dense[at] = self.matrix.data[stored][used]
         at.sort()
-        value = self.dense[at]
+        value = self.dense[at].astype(np.float64)
         if not value.all():
             at, value = at[value > 0], value[value > 0]
-        ends = np.searchsorted(at, np.arange(part.shape[0] + 1) * self.n_genes)
-        cell = np.repeat(np.arange(part.shape[0]), np.diff(ends))
-        return _Counts(at, at - cell * self.n_genes, value, cell, ends)
+        ends = np.searchsorted(at, np.arange(size + 1) * self.n_genes)
+        cell = np.repeat(np.arange(size), np.diff(ends))
+        return _Counts(at - cell * self.n_genes, value, cell, ends)
 
 
-def _weights(counts: _Counts, profiles: Float32, iterations: int) -> Floats:
-    """Weights of the profiles (types x genes, rows add to 1) in every cell, by EM of a multinomial mixture.
+class _Mixture:
+    """Reference profiles in single precision, and a cell's mixture of them."""
 
-    Each step multiplies a weight by the mean of ``profile / mixture`` over the cell's transcripts. Single precision
-    leaves an error of some 1e-7 in a weight, and takes two thirds of the time.
-    """
-    n_types, n_cells = len(profiles), len(counts.ends) - 1
-    weights = np.full((n_cells, n_types), 1.0 / n_types, dtype=np.float32)
-    if n_types == 1:
-        return weights.astype(np.float64)
-    ends = counts.ends.tolist()
-    longest = int(np.diff(counts.ends).max(initial=0))
-    own, mixture, step = (np.empty(size, dtype=np.float32) for size in (n_types * longest, longest, n_types))
-    for cell in range(n_cells):
-        begin, end = ends[cell], ends[cell + 1]
-        if begin == end:
-            continue
-        value = counts.value[begin:end]
-        share = (value / value.sum()).astype(np.float32)
-        # types x genes: both products then run along the genes
-        here = own[: n_types * (end - begin)].reshape(n_types, end - begin)
-        np.take(profiles, counts.place[begin:end], axis=1, out=here, mode="clip")
-        mixed, weight = mixture[: end - begin], weights[cell]
-        for _ in range(iterations):
-            np.dot(weight, here, out=mixed)
-            np.divide(share, mixed, out=mixed)
-            np.dot(here, mixed, out=step)
-            np.multiply(weight, step, out=weight)
-    found = weights.astype(np.float64)
-    return np.asarray(found / found.sum(axis=1, keepdims=True))
+    def __init__(self, means: Floats, iterations: int) -> None:
+        self.means = np.ascontiguousarray(means, dtype=np.float32)
+        self.inverse = (1.0 / (means + PROFILE_FLOOR).sum(axis=1)).astype(np.float32)[:, None]
+        self.iterations = iterations
+        self.own = np.empty(0, dtype=np.float32)
 
+    def __call__(self, counts: _Counts) -> Floats:
+        """Weights of the types in every cell (cells x types, rows add to 1), by EM of a multinomial mixture.
 
-def _profiles(means: Floats) -> Float32:
-    floored = means + PROFILE_FLOOR
-    return np.asarray(floored / floored.sum(axis=1, keepdims=True), dtype=np.float32)
+        Each step multiplies a weight by the mean of ``profile / mixture`` over the cell's transcripts. Single precision
+        leaves an error of some 1e-7 in a weight, and takes two thirds of the time.
+        """
+        n_types, ends = len(self.means), counts.ends.tolist()
+        weights = np.full((len(ends) - 1, n_types), 1.0 / n_types, dtype=np.float32)
+        if n_types == 1:
+            return weights.astype(np.float64)
+        longest = int(np.diff(counts.ends).max(initial=0))
+        if len(self.own) < n_types * longest:
+            self.own = np.empty(n_types * longest, dtype=np.float32)
+        mixture, step = np.empty(longest, dtype=np.float32), np.empty(n_types, dtype=np.float32)
+        for cell, weight in enumerate(weights):
+            begin, end = ends[cell], ends[cell + 1]
+            if begin == end:
+                continue
+            value = counts.value[begin:end]
+            share = (value / value.sum()).astype(np.float32)
+            # types x genes: both products then run along the genes
+            here = self.own[: n_types * (end - begin)].reshape(n_types, end - begin)
+            np.take(self.means, counts.place[begin:end], axis=1, out=here, mode="clip")
+            here += np.float32(PROFILE_FLOOR)
+            here *= self.inverse
+            mixed = mixture[: end - begin]
+            for _ in range(self.iterations):
+                np.dot(weight, here, out=mixed)
+                np.divide(share, mixed, out=mixed)
+                np.dot(here, mixed, out=step)
+                np.multiply(weight, step, out=weight)
+        found = weights.astype(np.float64)
+        return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
 def mixture_weights(
@@ -164,10 +173,11 @@ def mixture_weights(
     matrix = sp.csr_matrix(counts)
     layout = lay_out(columns, np.zeros(len(columns), dtype=np.int64), matrix.shape[1])
     weights = np.full((matrix.shape[0], len(means)), 1.0 / len(means))
-    sorter, profiles = _Sorter(layout, min(block, matrix.shape[0])), _profiles(means)
+    sorter, mixture = _Sorter(matrix, layout, min(block, matrix.shape[0])), _Mixture(means, iterations)
     with threadpool_limits(limits=1, user_api="blas"):
         for first in range(0, matrix.shape[0], block):
-            weights[first : first + block] = _weights(sorter(matrix[first : first + block]), profiles, iterations)
+            last = min(first + block, matrix.shape[0])
+            weights[first:last] = mixture(sorter(first, last))
     return weights
 
 
@@ -210,7 +220,7 @@ def grouped_scores(
     block
         Cells at a time; the result does not depend on it.
     dtype
-        Type of the result; sums are made in double precision.
+        Type of the result.
 
     Returns
     -------
@@ -223,55 +233,83 @@ def grouped_scores(
     if not n_cells or not n_genes:
         return score, information
     layout = lay_out(columns, group, matrix.shape[1])
-    means, dispersion = np.ascontiguousarray(means[:, layout.order]), dispersion[layout.order]
-    profiles, sums = _profiles(means), means.sum(axis=1)
     block = min(block, n_cells)
-    sorter = _Sorter(layout, block)
-    expected, damping = np.empty((block, n_genes)), np.empty((block, n_genes))
+    sorter, mixture = _Sorter(matrix, layout, block), _Mixture(means[:, layout.order], iterations)
+    expected = _Expected(mixture.means, dispersion[layout.order], layout, clip)
+    sums = means.sum(axis=1)
     with threadpool_limits(limits=1, user_api="blas"):
         for first in range(0, n_cells, block):
-            part = sorter(matrix[first : first + block])
             rows = slice(first, min(first + block, n_cells))
-            size = rows.stop - rows.start
+            part, size = sorter(rows.start, rows.stop), rows.stop - rows.start
             total = np.bincount(part.cell, weights=part.value, minlength=size)
-            weights = _weights(part, profiles, iterations)
-            for cell in range(size):
-                weight, mu, damped = weights[cell], expected[cell], damping[cell]
-                weight *= total[cell] / max(float(np.dot(weight, sums)), 1e-12)
-                # row by row: both stay in the processor's cache
-                np.dot(weight, means, out=mu)
-                np.multiply(mu, dispersion, out=damped)
-                damped += 1.0
-                np.divide(mu, damped, out=mu)
-            score[rows], information[rows] = _block_scores(
-                part, layout, expected[:size], damping[:size], n_groups, clip, unclipped
-            )
+            weights = mixture(part)
+            weights *= (total / np.maximum(np.einsum("ij,j->i", weights, sums), 1e-12))[:, None]
+            known, absent, mu = expected(part, weights)
+            information[rows, layout.present] = known
+            found = _present_genes(part, layout, expected.dispersion, mu, n_groups, clip, unclipped)
+            found[:, layout.present] -= absent
+            score[rows] = found
     return score, information
 
 
-def _block_scores(
-    part: _Counts, layout: Layout, expected: Floats, damping: Floats, n_groups: int, clip: float, unclipped: float
-) -> tuple[Floats, Floats]:
-    """Score and information of a block of cells from ``mu / (1 + phi mu)``, overwritten here, and ``1 + phi mu``."""
-    size = len(expected)
-    information = np.zeros((size, n_groups))
-    information[:, layout.present] = np.add.reduceat(expected, layout.starts, axis=1)
-    absent, damped = expected.ravel()[part.at], damping.ravel()[part.at]
-    mu = absent * damped
-    score = -information
-    # the residual of an absent gene is -sqrt(information)
-    if expected.max() > clip * clip:
-        np.copyto(expected, clip * np.sqrt(expected), where=expected > clip * clip)
-        absent = expected.ravel()[part.at]
-        score[:, layout.present] = -np.add.reduceat(expected, layout.starts, axis=1)
-    spread = np.sqrt(mu * damped)
+class _Expected:
+    """Dense part: what is expected of all genes of a cell. One row at a time, so that it stays in the cache."""
+
+    def __init__(self, means: Float32, dispersion: Floats, layout: Layout, clip: float) -> None:
+        self.means, self.dispersion, self.starts = means, dispersion.astype(np.float32), layout.starts
+        self.limit = clip**2
+        self.mu, self.damped = (np.empty(means.shape[1], dtype=np.float32) for _ in range(2))
+
+    def __call__(self, part: _Counts, weights: Floats) -> tuple[Float32, Float32, Float32]:
+        """Information per cell and present group, what absent genes take from the score, and mu of the counts."""
+        single, ends = weights.astype(np.float32), part.ends.tolist()
+        information = np.empty((len(single), len(self.starts)), dtype=np.float32)
+        mu = np.empty(len(part.place), dtype=np.float32)
+        for cell, weight in enumerate(single):
+            np.dot(weight, self.means, out=self.mu)
+            here = slice(ends[cell], ends[cell + 1])
+            np.take(self.mu, part.place[here], out=mu[here], mode="clip")
+            np.add.reduceat(self._share(), self.starts, out=information[cell])
+        absent = information
+        # the residual of an absent gene is -sqrt(information)
+        clipped = np.flatnonzero((information > self.limit).any(axis=1))
+        if len(clipped):
+            absent = information.copy()
+            for row in clipped:
+                np.dot(single[row], self.means, out=self.mu)
+                np.add.reduceat(_clipped(self._share(), self.limit), self.starts, out=absent[row])
+        return information, absent, mu
+
+    def _share(self) -> Float32:
+        """``mu / (1 + phi mu)`` of all genes, in place of ``mu``."""
+        np.multiply(self.mu, self.dispersion, out=self.damped)
+        self.damped += np.float32(1.0)
+        return np.divide(self.mu, self.damped, out=self.mu)
+
+
+def _clipped(share: npt.NDArray[Any], limit: float) -> npt.NDArray[Any]:
+    """What an absent gene takes from the score: the residual is ``-sqrt(share)``, clipped at the root of ``limit``."""
+    return np.where(share > limit, np.sqrt(limit * share), share)
+
+
+def _present_genes(
+    part: _Counts, layout: Layout, dispersion: Float32, mu: Float32, n_groups: int, clip: float, unclipped: float
+) -> Floats:
+    """What the non-zero counts add to the score of a cell in which all genes were absent."""
+    single = dispersion[part.place]
+    single *= mu
+    single += np.float32(1.0)
+    absent = _clipped((mu / single).astype(np.float64), clip**2)
+    expected, damped = mu.astype(np.float64), single.astype(np.float64)
+    spread = np.sqrt(expected * damped)
     spread *= clip
-    residual: Any = part.value - mu
-    np.minimum(residual, np.maximum(spread, unclipped - mu), out=residual)
+    residual: Any = part.value - expected
+    np.minimum(residual, np.maximum(spread, unclipped - expected), out=residual)
     np.maximum(residual, -spread, out=residual)
     residual /= damped
     residual += absent
     target = layout.group.take(part.place)
     target += part.cell * n_groups
-    score += np.bincount(target, weights=residual, minlength=size * n_groups).reshape(size, n_groups)
-    return score, information
+    n_cells = len(part.ends) - 1
+    summed = np.bincount(target, weights=residual, minlength=n_cells * n_groups)
+    return np.asarray(summed, dtype=np.float64).reshape(n_cells, n_groups)
