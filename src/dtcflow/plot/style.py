@@ -13,7 +13,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -75,6 +75,35 @@ ARM_COLOURS: Final[dict[str, str]] = {
     "neutral": "#eef1f4",
     "not_assessable": "#ffffff",
 }
+CLASS_COLOURS: Final[dict[str, str]] = {
+    "malignant_confirmed": VERMILION,
+    "malignant_doublet": ORANGE,
+    "possible_tumour_doublet": "#332288",
+    "aneuploid_only": PURPLE,
+    "epithelial_cnv_neutral": BLUE,
+    "unassessable": MUTED,
+    "normal": "#b8c1cb",
+}
+"""Classes of cells; every class has a mark of its own, too: :data:`CLASS_MARKS`."""
+CLASS_MARKS: Final[dict[str, str]] = {
+    "malignant_confirmed": "o",
+    "malignant_doublet": "s",
+    "possible_tumour_doublet": "P",
+    "aneuploid_only": "D",
+    "epithelial_cnv_neutral": "^",
+    "unassessable": "x",
+    "normal": ".",
+}
+Dash = Literal["solid", "dashed", "dashdot", "dotted"]
+NULL_LINES: Final[dict[str, tuple[str, Dash]]] = {
+    "matched": (BLACK, "solid"),
+    "unseen": ("#5b4a00", "dashed"),
+    "decoy_flipped": ("#00694d", "dashdot"),
+    "decoy_permuted": ("#882255", "dotted"),
+}
+"""Colour and dash of the distributions that tumour cells are compared with."""
+CLONE_COLOURS: Final = ("#332288", "#DDCC77", "#882255", "#44AA99", "#661100", "#88CCEE", "#999933", "#AA4499")
+"""Side bar of a clone, by its place among the clones of its patient; the clone is named beside it."""
 OTHER_COLOURS: Final = ("#AA4499", "#661100", "#6699CC", "#CC6677", "#999999", "#004488", "#BBAA33", "#225555")
 
 POINT_DPI: Final = 144
