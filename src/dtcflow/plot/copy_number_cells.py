@@ -20,21 +20,21 @@ from dtcflow.plot import style
 Floats = NDArray[np.float64]
 
 BINS: Final = 56
-MAX_VECTOR_POINTS: Final = 250
+MAX_VECTOR_POINTS: Final = 100
 """A class of more cells is drawn as an image; a rare class keeps its exact colour and shape."""
 _OTHER_LINE: Final[tuple[str, style.Dash]] = (style.INK, "dashed")
 MAX_LOG_P: Final = 30.0
 """Burden p-values below 1e-30 are drawn at the edge: a fitted tail says nothing beyond."""
 NULL_NAMES: Final = {
-    "matched": "held-out reference, own type known",
-    "unseen": "held-out reference, own type left out",
-    "decoy_flipped": "decoy: profile with signs flipped",
-    "decoy_permuted": "decoy: profile on other arms",
+    "matched": "held-out reference",
+    "unseen": "held-out reference, its type left out",
+    "decoy_flipped": "decoy: signs flipped",
+    "decoy_permuted": "decoy: other arms",
     "uniform": "expected of uniform p-values",
 }
 _SHORT_NULLS: Final = {
-    "matched": "own type known",
-    "unseen": "own type left out",
+    "matched": "held out",
+    "unseen": "type left out",
     "decoy_flipped": "signs flipped",
     "decoy_permuted": "other arms",
     "uniform": "uniform",

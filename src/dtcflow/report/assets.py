@@ -67,6 +67,8 @@ class Assets:
     cnv_statuses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cnv_windows: Mapping[str, Path] = field(default_factory=dict)
     """File per patient: windows are read one patient at a time."""
+    cnv_comparisons: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Per patient with a given profile: ``arm``, ``given``, ``measured``, ``ci_low``, ``ci_high``, ``state``."""
 
 
 def load(inputs: ReportInputs) -> Assets:
@@ -219,3 +221,18 @@ def read_windows(path: Path) -> Windows:
         values = values.toarray() if hasattr(values, "toarray") else values
         layout = read_elem(handle["uns"]["cnv_windows"])
         return Windows(_index(handle), np.asarray(values, dtype=np.float32), pd.DataFrame(layout))
+
+
+def read_clone_nulls(path: Path) -> pd.DataFrame | None:
+    """Read the statistics of null and decoy cells (``kind``, ``t``, ``llr``) of one patient's ``.h5ad``.
+
+    None when the file has none: written by an older version, or nothing was scored.
+    """
+    with h5py.File(path, "r") as handle:
+        if "clone_nulls" not in handle.get("uns", {}):
+            return None
+        frame = pd.DataFrame(read_elem(handle["uns"]["clone_nulls"]))
+    if not len(frame) or not {"kind", "t", "llr"} <= set(frame.columns):
+        return None
+    frame["kind"] = frame["kind"].astype(str)
+    return frame
