@@ -41,8 +41,8 @@ _SHORT_NULLS: Final = {
 }
 _FILLS: Final = {
     "normal": ("cells called normal", "#c3cbd3", 1.0),
-    "indeterminate": ("undecided", style.CALL_COLOURS["indeterminate"], 0.45),
     "malignant": ("malignant", style.CALL_COLOURS["malignant"], 0.75),
+    "indeterminate": ("undecided", style.CALL_COLOURS["indeterminate"], 0.6),
 }
 CLASS_NAMES: Final = {
     "normal": "normal",
@@ -99,6 +99,8 @@ def bin_edges(panel: ScoreDistribution, bins: int = BINS) -> Floats:
     if len(everything) == 0:
         return np.linspace(0.0, 1.0, bins + 1)
     low, high = float(np.percentile(everything, 0.1)), float(everything.max())
+    if float(everything.min()) >= 0.0:
+        low = 0.0
     if panel.threshold is not None:
         high = max(high, panel.threshold)
     if high - low < 1e-9:

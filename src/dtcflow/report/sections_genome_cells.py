@@ -15,6 +15,7 @@ from dtcflow.report.assets import Assets, read_clone_nulls
 from dtcflow.report.page import (
     NONE,
     Block,
+    Bullets,
     Column,
     Details,
     Heading,
@@ -32,6 +33,8 @@ from dtcflow.report.pictures import Pictures
 
 OPEN_PATIENTS: Final = 1
 """Patients whose cells are open at once; the others unfold."""
+MAX_EMPTY: Final = 20
+"""Samples without a malignant cell that are listed."""
 SURE: Final = 0.95
 """Probability of seeing at least one tumour cell that the smallest number of cells refers to."""
 
@@ -340,16 +343,18 @@ def _true(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def _detectable(assets: Assets, patients: list[PatientCells]) -> list[Block]:
-    """Per sample: what was found, and what would have been."""
+    """Per sample: what was found, and what would have been; samples without a malignant cell are named first."""
     fdr = float((assets.config.get("copy_number") or {}).get("fdr", 0.05))
-    rows = []
+    rows, empty = [], []
     for own in patients:
-        status = assets.cnv_statuses.get(own.patient_id, {})
-        for sample, cells in own.cells.groupby("sample_id", sort=True):
-            lone = lone_cell(own, str(sample), fdr=fdr)
+        arms = arms_needed(assets.cnv_statuses.get(own.patient_id, {}).get("smallest_detectable"))
+        for name, cells in own.cells.groupby("sample_id", sort=True):
+            sample = str(name)
+            lone = lone_cell(own, sample, fdr=fdr)
             assessed = int((cells["cnv_status"].astype(str) == "ok").sum())
             malignant = int((cells["malignant_call"] == "malignant").sum())
-            known = lone is not None and lone.needed is not None
+            if not malignant:
+                empty.append(f"{text(sample, 60)}: none of {plural(assessed, 'assessed cell')}; {_seen(lone, arms)}.")
             rows.append(
                 [
                     words(sample, tone="strong"),
@@ -358,9 +363,9 @@ def _detectable(assets: Assets, patients: list[PatientCells]) -> list[Block]:
                     num(count(malignant), tone="" if malignant else "muted"),
                     num(NONE if lone is None else number(lone.expected, 1)),
                     num(NONE if lone is None or lone.needed is None else number(lone.needed, 1)),
-                    num(percent(lone.power, 1.0, 0) if known and lone is not None else NONE),
+                    num(NONE if lone is None or lone.needed is None else percent(lone.power, 1.0, 0)),
                     num(_smallest(lone)),
-                    words(arms_needed(status.get("smallest_detectable"))),
+                    words(arms),
                 ]
             )
     table = Table(
@@ -385,7 +390,25 @@ def _detectable(assets: Assets, patients: list[PatientCells]) -> list[Block]:
         ),
         empty="No sample was assessed.",
     )
-    return [Details(f"What would have been seen, per sample ({len(rows):,})", [table])]
+    blocks: list[Block] = []
+    if empty:
+        more = [f"{len(empty) - MAX_EMPTY:,} further samples: see the table."] if len(empty) > MAX_EMPTY else []
+        blocks += [
+            Paragraph(f"No malignant cell was called in {plural(len(empty), 'sample')}; that means:", "warn"),
+            Bullets([*empty[:MAX_EMPTY], *more]),
+        ]
+    return [*blocks, Details(f"What would have been seen, per sample ({len(rows):,})", [table])]
+
+
+def _seen(lone: LoneCell | None, arms: str | None) -> str:
+    if lone is not None and lone.needed is not None:
+        return (
+            f"a cell with the whole profile of this patient's tumour would have been called with probability "
+            f"{percent(lone.power, 1.0, 0)}, at least one of {_smallest(lone)} with {percent(SURE, 1.0, 0)}"
+        )
+    if arms:
+        return f"a clone would have been learned from these altered arms (one copy each): {arms}"
+    return "what would have been seen is not recorded"
 
 
 def _smallest(lone: LoneCell | None) -> str:
@@ -414,10 +437,10 @@ def _nothing_found(assets: Assets, own: PatientCells) -> str:
     p = _floats(own.cells["cnv_burden_p"])
     tested = candidate & np.isfinite(p)
     needed = arms_needed(status.get("smallest_detectable"))
+    n, low = int(tested.sum()), int((p[tested] <= 0.05).sum())
     return (
-        f"Patient {text(own.patient_id, 60)}: no clone was found. {plural(int(tested.sum()), 'candidate cell')} "
-        f"tested, {int((p[tested] <= 0.05).sum()):,} with a burden p of at most 0.05 ({0.05 * tested.sum():.1f} expected "
-        "by chance). "
+        f"Patient {text(own.patient_id, 60)}: no clone was found. {plural(n, 'candidate cell')} tested, {low:,} with a "
+        f"burden p of at most 0.05 ({0.05 * n:.1f} expected by chance). "
         + (
             f"At this depth a clone would have been learned with these altered arms (one copy each): {needed}. Fewer "
             "cells, fewer arms or a near-diploid tumour would have been missed."
