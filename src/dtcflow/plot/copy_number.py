@@ -26,6 +26,8 @@ MIN_ROWS: Final = 60
 """Rows of a group of normal or undecided cells, however many malignant cells there are."""
 MIN_STRIP_SHARE: Final = 0.018
 """Share of the genome's width from which an arm of the strip of called arms has room for its sign."""
+MAX_NAMED: Final = 10
+"""Patients without room that are named; the others are counted."""
 STRIP_HEIGHT: Final = 0.15
 """Inches."""
 _BAR: Final = 0.0095
@@ -275,8 +277,9 @@ def heatmaps(panels: Sequence[Heatmap], *, limit: float, block_rows: int = 90, m
         for part, panel in zip(parts, drawn, strict=False):
             _patient(part, panel, limit=limit, block_rows=block_rows)
         if left_out:
-            names = ", ".join(style.plain(panel.patient_id, 20) for panel in left_out)
-            style.say(parts[-1].add_subplot(), f"not drawn here, but in the report: {names}")
+            names = ", ".join(style.plain(panel.patient_id, 12) for panel in left_out[:MAX_NAMED])
+            more = f" and {len(left_out) - MAX_NAMED:,} more" if len(left_out) > MAX_NAMED else ""
+            style.say(parts[-1].add_subplot(), f"not drawn here, but in the report: {names}{more}")
         return figure
 
 

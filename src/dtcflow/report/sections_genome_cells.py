@@ -206,7 +206,7 @@ def _histogram_caption(own: PatientCells, panel: plot.ScoreDistribution) -> str:
             "the reference's."
         )
     sentences = [
-        f"Patient {name}: {panel.label} of {panel.n_scored:,} cells (log count axis), {n_malignant:,} malignant, "
+        f"Patient {name}: {panel.label} of {plural(panel.n_scored, 'cell')} (log count axis), {n_malignant:,} malignant, "
         f"{int(panel.is_dtc.sum()):,} DTCs. A cell is scored by a profile learned without it."
     ]
     if panel.nulls:
