@@ -146,6 +146,9 @@ RC: Final[dict[str, Any]] = {
     "image.composite_image": False,
 }
 
+_SVG_LENGTHS: Final = {"d", "x", "y"}
+_LONG_NUMBER: Final = re.compile(r"(\.\d{2})\d+")
+"""Points have two decimals in an SVG: a hundredth of a point is less than any screen or printer shows."""
 _SVG: Final = "http://www.w3.org/2000/svg"
 _XLINK: Final = "http://www.w3.org/1999/xlink"
 
@@ -263,6 +266,8 @@ def _svg_tree(figure: Figure) -> ET.Element:
     for parent in root.iter():
         if "'DejaVu Sans'" in (css := parent.get("style", "")):  # a viewer without it: the nearest in width
             parent.set("style", css.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana"))
+        for key in _SVG_LENGTHS & set(parent.keys()):
+            parent.set(key, _LONG_NUMBER.sub(r"\1", parent.attrib[key]))
         for child in list(parent):
             if child.tag == f"{{{_SVG}}}metadata":
                 parent.remove(child)

@@ -206,8 +206,8 @@ def _histogram_caption(own: PatientCells, panel: plot.ScoreDistribution) -> str:
             "the reference's."
         )
     sentences = [
-        f"Patient {name}: {panel.label} of {plural(panel.n_scored, 'cell')} (log count axis), {n_malignant:,} malignant, "
-        f"{int(panel.is_dtc.sum()):,} DTCs. A cell is scored by a profile learned without it."
+        f"Patient {name}: {panel.label} of {plural(panel.n_scored, 'cell')} (log count axis), {n_malignant:,} "
+        f"malignant, {int(panel.is_dtc.sum()):,} DTCs. A cell is scored by a profile learned without it."
     ]
     if panel.nulls:
         lines = []
