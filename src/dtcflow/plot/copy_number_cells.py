@@ -73,6 +73,8 @@ class ScoreDistribution:
     label: str = "clone statistic T"
     expected: Mapping[str, Floats] = field(default_factory=dict)
     """Instead of null cells: sorted quantiles of an expected distribution, by kind."""
+    stands_for: Mapping[str, int] = field(default_factory=dict)
+    """Cells that a null is scaled to, by kind; all scored cells where it is not named."""
 
     @property
     def n_scored(self) -> int:
@@ -120,8 +122,8 @@ def scaled_counts(values: Floats, edges: Floats, n: int) -> Floats:
 def score_histogram(panel: ScoreDistribution) -> Figure:
     """Histogram of the cells' statistic by call, null and decoy distributions over it, counts on a log axis.
 
-    A null is drawn scaled to the number of scored cells: its line is the number of cells per bin that would lie there
-    if every cell were of that kind. The triangles along the top are DTCs, one each.
+    A null is drawn scaled to the number of cells it stands for: its line is the number of cells per bin that would lie
+    there if all of them were of that kind. The triangles along the top are DTCs, one each.
     """
     with style.language():
         if panel.n_scored == 0:
@@ -187,7 +189,7 @@ def _draw_histogram(ax: Axes, panel: ScoreDistribution, edges: Floats, *, small:
             tops = np.where(counts > 0, counts, np.nan).astype(np.float64)
             ax.stairs(tops, edges, baseline=floor, fill=True, color=colour, alpha=alpha, linewidth=0, label=call)
     for kind, values in {**panel.nulls, **panel.expected}.items():
-        line = scaled_counts(values, edges, panel.n_scored)
+        line = scaled_counts(values, edges, panel.stands_for.get(kind, panel.n_scored))
         tallest = max(tallest, float(line.max()))
         colour, dash = style.NULL_LINES.get(kind, _OTHER_LINE)
         ax.stairs(

@@ -60,6 +60,17 @@ class PatientCells:
         return bool(np.isfinite(_floats(self.cells[self.score])).any())
 
     @property
+    def n_candidates(self) -> int:
+        """Tumour candidates with a clone statistic: the cells that decoys compete for."""
+        scored = np.isfinite(_floats(self.cells[self.score]))
+        return int((scored & self.candidate).sum())
+
+    @property
+    def candidate(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which cells are tumour candidates; none where the table does not say."""
+        return _true(self.cells["is_candidate"]) if "is_candidate" in self.cells else np.zeros(len(self.cells), bool)
+
+    @property
     def threshold(self) -> float | None:
         """Lowest statistic of a cell that was called malignant."""
         called = _floats(self.cells.loc[self.cells["malignant_call"] == "malignant", self.score])
@@ -74,6 +85,7 @@ class PatientCells:
             return plot.ScoreDistribution(
                 *(self.patient_id, _floats(self.cells[self.score]), call, dtc, self.nulls, self.threshold),
                 label=_SCORES[self.score],
+                stands_for={kind: self.n_candidates for kind in self.nulls if kind.startswith("decoy")},
             )
         p = _floats(self.cells["cnv_burden_p"])
         log_p = np.where(p > 0, -np.log10(np.maximum(p, 1e-300)), np.where(p == 0, 300.0, np.nan))
@@ -215,9 +227,16 @@ def _histogram_caption(own: PatientCells, panel: plot.ScoreDistribution) -> str:
             out, n = panel.beyond(kind)
             share = "" if panel.threshold is None else f", {out:,} beyond ({percent(out, n, 2)})"
             lines.append(f"{plot.NULL_NAMES.get(kind, text(kind, 40))}, n = {n:,}{share}")
+        decoys = (
+            f" Decoys are the {plural(own.n_candidates, 'tumour candidate')} scored with spoilt profiles and drawn for "
+            "that number of cells; in the q-value they count only in cells that they explain better than the learned "
+            "profile does."
+            if panel.stands_for
+            else ""
+        )
         sentences.append(
-            "Lines, each scaled to the number of scored cells, so that it says how many cells per bin would lie there "
-            f"if all were of that kind: {'; '.join(lines)}."
+            "Lines, scaled to the number of scored cells, so that they say how many cells per bin would lie there if "
+            f"all were of that kind: {'; '.join(lines)}.{decoys}"
         )
     if panel.threshold is not None:
         above = panel.score >= panel.threshold
@@ -232,7 +251,7 @@ def _histogram_caption(own: PatientCells, panel: plot.ScoreDistribution) -> str:
     sentences.append(
         "How to read it: tumour cells form a hill of their own to the right of every line; where the hill and the line "
         "of the held-out reference with its type left out overlap, single cells cannot be told from an unmatched "
-        "normal type, and decoys beyond the line are what a wrong profile would have called."
+        "normal type; where it overlaps with decoys, a wrong profile would have called as much."
     )
     return " ".join(sentences)
 
@@ -327,7 +346,7 @@ def lone_cell(own: PatientCells, sample: str, *, fdr: float) -> LoneCell | None:
     usable = mine & np.isfinite(error) & (error > 0)
     if not usable.any():
         return None
-    candidate = _true(cells["is_candidate"])
+    candidate = own.candidate
     rivals = int((mine & candidate & (cells["malignant_call"] != "malignant").to_numpy()).sum())
     t, p = _floats(cells["clone_t"]), _floats(cells["clone_llr_p"])
     enough = candidate & np.isfinite(t) & (p <= fdr / (rivals + 1))
@@ -385,8 +404,9 @@ def _detectable(assets: Assets, patients: list[PatientCells]) -> list[Block]:
         rows,
         note=(
             "Expected T assumes a cell as deep as the others of its sample, without ambient RNA, that carries every "
-            "arm of the learned profile; a subclone that lacks some is seen less often. Power counts copy number only: "
-            "a cell removed before, or without epithelial transcripts, is not called at any T."
+            "arm of the learned profile; a subclone that lacks some is seen less often. Power counts the p-value of "
+            "copy number only: competition with decoys can ask for more, and a cell removed before, or without "
+            "epithelial transcripts, is not called at any T."
         ),
         empty="No sample was assessed.",
     )
@@ -433,9 +453,8 @@ def arms_needed(value: Any) -> str | None:
 
 def _nothing_found(assets: Assets, own: PatientCells) -> str:
     status = assets.cnv_statuses.get(own.patient_id, {})
-    candidate = _true(own.cells["is_candidate"]) if "is_candidate" in own.cells else np.zeros(len(own.cells), bool)
     p = _floats(own.cells["cnv_burden_p"])
-    tested = candidate & np.isfinite(p)
+    tested = own.candidate & np.isfinite(p)
     needed = arms_needed(status.get("smallest_detectable"))
     n, low = int(tested.sum()), int((p[tested] <= 0.05).sum())
     return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,6 +79,15 @@ def test_nulls_are_scaled_to_the_scored_cells() -> None:
         assert scaled_counts(values, edges, panel.n_scored).sum() == pytest.approx(panel.n_scored)
     assert scaled_counts(np.array([0.1, 0.2, np.nan, -50.0]), np.array([0.0, 1.0, 2.0]), 9).tolist() == [9.0, 0.0]
     assert scaled_counts(np.array([np.nan]), edges, 9).sum() == 0
+
+
+def test_a_null_may_stand_for_fewer_cells() -> None:
+    panel = replace(distribution(), stands_for={"decoy_flipped": 24})
+    (ax,) = score_histogram(panel).get_axes()
+    sums = {kind: np.sum(line.get_data().values) for kind, line in steps(ax).items() if kind in NULL_NAMES}
+    low = 0.25 * len(bin_edges(panel))  # empty bins lie below the axis, not at zero, which a log axis has not
+    assert 24 <= sums["decoy_flipped"] <= 24 + low
+    assert panel.n_scored <= sums["matched"] <= panel.n_scored + low
 
 
 def test_each_null_has_a_line_of_its_own_dash_and_colour() -> None:

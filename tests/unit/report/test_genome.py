@@ -65,6 +65,11 @@ def with_clone_statistic(study: Any, *, nulls: bool = True, seed: int = 0) -> An
     return study
 
 
+def called_candidates(study: Any, patient: str) -> int:
+    own = study.cells.loc[study.cells["patient_id"] == patient, "cell_id"]
+    return int(study.cnv_cells.loc[study.cnv_cells["cell_id"].isin(own), "is_candidate"].sum())
+
+
 def read(study: Any, folder: Any) -> Assets:
     return load(study.write(folder))
 
@@ -178,6 +183,7 @@ def test_cells_are_drawn_with_their_nulls(make: Any, tmp_path: Any, quick: dict[
     text = said(cell_blocks(read(study, tmp_path), Pictures(), full=9))
     panel = quick["score_histogram"][0][0][0]
     assert tuple(panel.nulls) == KINDS
+    assert panel.stands_for == dict.fromkeys(KINDS[2:], int(called_candidates(study, "PAT01")))
     assert all(len(values) == 50 for values in panel.nulls.values())
     assert panel.label == "clone statistic T"
     own = study.cells[(study.cells["patient_id"] == "PAT01") & study.cells["pass_qc"]]
@@ -193,7 +199,7 @@ def test_cells_are_drawn_with_their_nulls(make: Any, tmp_path: Any, quick: dict[
 
 def test_an_older_stage_falls_back_and_says_so(make: Any, tmp_path: Any, quick: dict[str, list[Any]]) -> None:
     study = make(n_patients=1, n_cells=40, per_arm=1)
-    assert "clone_t" not in study.cnv_cells
+    assert study.cnv_cells["clone_t"].isna().all()
     text = said(cell_blocks(read(study, tmp_path), Pictures(), full=9))
     panel = quick["score_histogram"][0][0][0]
     assert panel.nulls == {}
@@ -207,11 +213,19 @@ def test_an_older_stage_falls_back_and_says_so(make: Any, tmp_path: Any, quick: 
 def test_nulls_that_are_not_there_or_not_readable_are_none(make: Any, tmp_path: Any) -> None:
     study = make(n_patients=1, n_cells=20, per_arm=1)
     packed = study.windows["PAT01"]
-    for i, table in enumerate((None, pd.DataFrame({"kind": [], "t": [], "llr": []}), pd.DataFrame({"kind": ["a"]}))):
-        if table is not None:
-            packed.uns["clone_nulls"] = table
+    assert not len(packed.uns["clone_nulls"])
+    for i, table in enumerate((packed.uns["clone_nulls"], pd.DataFrame({"kind": ["a"]}))):
+        packed.uns["clone_nulls"] = table
         write_stage(packed, tmp_path / f"{i}.h5ad", "cnv")
         assert read_clone_nulls(tmp_path / f"{i}.h5ad") is None
+    del packed.uns["clone_nulls"]
+    packed.write_h5ad(tmp_path / "old.h5ad")
+    assert read_clone_nulls(tmp_path / "old.h5ad") is None
+    packed.uns["clone_nulls"] = pd.DataFrame({"kind": ["matched", "unseen"], "t": [0.5, 1.5], "llr": [1.0, np.nan]})
+    write_stage(packed, tmp_path / "new.h5ad", "cnv")
+    table = read_clone_nulls(tmp_path / "new.h5ad")
+    assert table is not None
+    assert dict(zip(table["kind"], table["t"], strict=True)) == {"matched": 0.5, "unseen": 1.5}
 
 
 @pytest.mark.usefixtures("quick")
