@@ -75,6 +75,8 @@ class ScoreDistribution:
     """Instead of null cells: sorted quantiles of an expected distribution, by kind."""
     stands_for: Mapping[str, int] = field(default_factory=dict)
     """Cells that a null is scaled to, by kind; all scored cells where it is not named."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Size of a null, by kind, where ``nulls`` holds only those of it that count (decoys that beat the target)."""
 
     @property
     def n_scored(self) -> int:
@@ -84,9 +86,16 @@ class ScoreDistribution:
     def beyond(self, kind: str) -> tuple[int, int]:
         """Null cells of a kind at or above the threshold, and all of them; none without a threshold."""
         values = _finite(self.nulls[kind])
+        size = self.sizes.get(kind, len(values))
         if self.threshold is None:
-            return 0, len(values)
-        return int((values >= self.threshold).sum()), len(values)
+            return 0, size
+        return int((values >= self.threshold).sum()), size
+
+    def line(self, kind: str, edges: Floats) -> Floats:
+        """Cells per bin that a null predicts for the cells it stands for."""
+        values = _finite({**self.nulls, **self.expected}[kind])
+        share = len(values) / max(self.sizes.get(kind, len(values)), 1)
+        return scaled_counts(values, edges, share * self.stands_for.get(kind, self.n_scored))
 
 
 def _finite(values: Floats) -> Floats:
@@ -110,7 +119,7 @@ def bin_edges(panel: ScoreDistribution, bins: int = BINS) -> Floats:
     return np.linspace(low, high + 1e-9 * (high - low), bins + 1)
 
 
-def scaled_counts(values: Floats, edges: Floats, n: int) -> Floats:
+def scaled_counts(values: Floats, edges: Floats, n: float) -> Floats:
     """Histogram of null values, scaled as if there were ``n`` of them; values below the first edge count there."""
     values = _finite(values)
     if len(values) == 0:
@@ -188,8 +197,8 @@ def _draw_histogram(ax: Axes, panel: ScoreDistribution, edges: Floats, *, small:
             # the baseline lies on the axis: a bin with one cell is a bar, an empty bin is none
             tops = np.where(counts > 0, counts, np.nan).astype(np.float64)
             ax.stairs(tops, edges, baseline=floor, fill=True, color=colour, alpha=alpha, linewidth=0, label=call)
-    for kind, values in {**panel.nulls, **panel.expected}.items():
-        line = scaled_counts(values, edges, panel.stands_for.get(kind, panel.n_scored))
+    for kind in {**panel.nulls, **panel.expected}:
+        line = panel.line(kind, edges)
         tallest = max(tallest, float(line.max()))
         colour, dash = style.NULL_LINES.get(kind, _OTHER_LINE)
         ax.stairs(
@@ -242,8 +251,9 @@ def _histogram_legend(ax: Axes, panel: ScoreDistribution) -> None:
         colour, dash = style.NULL_LINES.get(kind, _OTHER_LINE)
         handles.append(Line2D([], [], color=colour, linestyle=dash, linewidth=1.2))
         out, n = panel.beyond(kind)
-        tail = "" if panel.threshold is None else f"; {out:,} beyond"
-        labels.append(f"{NULL_NAMES.get(kind, kind)} (n = {n:,}{tail})")
+        tail = [f"{len(_finite(panel.nulls[kind])):,} win"] if kind in panel.sizes else []
+        tail += [] if panel.threshold is None else [f"{out:,} beyond"]
+        labels.append(f"{NULL_NAMES.get(kind, kind)} (n = {n:,}{'; ' if tail else ''}{', '.join(tail)})")
     for kind in panel.expected:
         colour, dash = style.NULL_LINES.get(kind, _OTHER_LINE)
         handles.append(Line2D([], [], color=colour, linestyle=dash, linewidth=1.2))

@@ -51,6 +51,8 @@ class PatientCells:
     score: str
     """Column of the clone statistic: ``clone_t``, or ``clone_llr`` of a stage that has no ``clone_t``."""
     nulls: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    """Decoys in all, by kind, where ``nulls`` holds those that explain a cell better than the learned profile."""
     null_note: str
     """Why there are no nulls; empty when there are."""
 
@@ -86,6 +88,7 @@ class PatientCells:
                 *(self.patient_id, _floats(self.cells[self.score]), call, dtc, self.nulls, self.threshold),
                 label=_SCORES[self.score],
                 stands_for={kind: self.n_candidates for kind in self.nulls if kind.startswith("decoy")},
+                sizes=self.sizes,
             )
         p = _floats(self.cells["cnv_burden_p"])
         log_p = np.where(p > 0, -np.log10(np.maximum(p, 1e-300)), np.where(p == 0, 300.0, np.nan))
@@ -117,15 +120,19 @@ def patient_cells(assets: Assets) -> list[PatientCells]:
         score = "clone_t" if has_t else "clone_llr"
         path = assets.cnv_windows.get(str(patient))
         table = None if path is None else read_clone_nulls(path)
-        nulls, note = {}, ""
+        nulls, sizes, note = {}, {}, ""
         if table is None:
             note = "the results of this patient hold no null and decoy statistics"
         else:
             values = {str(kind): _floats(own[_NULL_COLUMN[score]]) for kind, own in table.groupby("kind", sort=False)}
             order = [*plot.NULL_NAMES, *sorted(set(values) - set(plot.NULL_NAMES))]
             nulls = {kind: values[kind] for kind in order if kind in values and np.isfinite(values[kind]).any()}
+            if "beats_target" in table:
+                for kind in [kind for kind in nulls if kind.startswith("decoy")]:
+                    sizes[kind] = int(np.isfinite(nulls[kind]).sum())
+                    nulls[kind] = nulls[kind][_true(table.loc[table["kind"] == kind, "beats_target"])]
             note = "" if nulls else "no null or decoy cell was scored"
-        found.append(PatientCells(str(patient), rows.reset_index(drop=True), score, nulls, note))
+        found.append(PatientCells(str(patient), rows.reset_index(drop=True), score, nulls, sizes, note))
     return found
 
 
@@ -225,12 +232,13 @@ def _histogram_caption(own: PatientCells, panel: plot.ScoreDistribution) -> str:
         lines = []
         for kind in panel.nulls:
             out, n = panel.beyond(kind)
+            wins = f", {len(panel.nulls[kind]):,} win" if kind in panel.sizes else ""
             share = "" if panel.threshold is None else f", {out:,} beyond ({percent(out, n, 2)})"
-            lines.append(f"{plot.NULL_NAMES.get(kind, text(kind, 40))}, n = {n:,}{share}")
+            lines.append(f"{plot.NULL_NAMES.get(kind, text(kind, 40))}, n = {n:,}{wins}{share}")
         decoys = (
             f" Decoys are the {plural(own.n_candidates, 'tumour candidate')} scored with spoilt profiles and drawn for "
-            "that number of cells; in the q-value they count only in cells that they explain better than the learned "
-            "profile does."
+            "that number of cells; they count against a call only where they explain a cell better than the learned "
+            f"profile does (there they win){', and only those are drawn and counted as beyond' if panel.sizes else ''}."
             if panel.stands_for
             else ""
         )
@@ -251,7 +259,7 @@ def _histogram_caption(own: PatientCells, panel: plot.ScoreDistribution) -> str:
     sentences.append(
         "How to read it: tumour cells form a hill of their own to the right of every line; where the hill and the line "
         "of the held-out reference with its type left out overlap, single cells cannot be told from an unmatched "
-        "normal type; where it overlaps with decoys, a wrong profile would have called as much."
+        "normal type."
     )
     return " ".join(sentences)
 

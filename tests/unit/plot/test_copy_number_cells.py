@@ -90,6 +90,19 @@ def test_a_null_may_stand_for_fewer_cells() -> None:
     assert panel.n_scored <= sums["matched"] <= panel.n_scored + low
 
 
+def test_of_decoys_only_those_that_win_are_drawn_and_counted() -> None:
+    wins = np.array([0.5, 4.5])
+    panel = replace(distribution(), nulls={"decoy_flipped": wins}, stands_for={"decoy_flipped": 24}, threshold=4.0)
+    panel = replace(panel, sizes={"decoy_flipped": 480})
+    edges = bin_edges(panel)
+    assert panel.line("decoy_flipped", edges).sum() == pytest.approx(24 * 2 / 480)
+    assert panel.beyond("decoy_flipped") == (1, 480)
+    assert "decoy: signs flipped (n = 480; 2 win, 1 beyond)" in legend_texts(score_histogram(panel))
+    none = replace(panel, nulls={"decoy_flipped": wins[:0]})
+    assert none.line("decoy_flipped", edges).sum() == 0
+    assert "decoy: signs flipped (n = 480; 0 win, 0 beyond)" in legend_texts(score_histogram(none))
+
+
 def test_each_null_has_a_line_of_its_own_dash_and_colour() -> None:
     panel = distribution()
     (ax,) = score_histogram(panel).get_axes()

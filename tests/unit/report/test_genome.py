@@ -197,6 +197,18 @@ def test_cells_are_drawn_with_their_nulls(make: Any, tmp_path: Any, quick: dict[
     assert len(quick["evidence"]) == 2
 
 
+def test_only_winning_decoys_are_drawn(make: Any, tmp_path: Any, quick: dict[str, list[Any]]) -> None:
+    study = with_clone_statistic(make(n_patients=1, n_cells=60, per_arm=1))
+    table = study.windows["PAT01"].uns["clone_nulls"]
+    table["beats_target"] = (table["kind"] == "decoy_permuted") & (np.arange(len(table)) % 10 == 0)
+    text = said(cell_blocks(read(study, tmp_path), Pictures(), full=9))
+    panel = quick["score_histogram"][0][0][0]
+    assert {kind: len(values) for kind, values in panel.nulls.items()} == dict(zip(KINDS, (50, 50, 0, 5), strict=True))
+    assert panel.sizes == {"decoy_flipped": 50, "decoy_permuted": 50}
+    assert "decoy: other arms, n = 50, 5 win, 0 beyond (0.00 %)" in text
+    assert "only those are drawn and counted as beyond" in text
+
+
 def test_an_older_stage_falls_back_and_says_so(make: Any, tmp_path: Any, quick: dict[str, list[Any]]) -> None:
     study = make(n_patients=1, n_cells=40, per_arm=1)
     assert study.cnv_cells["clone_t"].isna().all()
@@ -296,7 +308,7 @@ def lone(t: list[float], p: list[float], *, se: float = 0.2, candidates: int = 0
             "clone_fraction_se": se,
         }
     )
-    return PatientCells("P", cells, "clone_t", {}, "")
+    return PatientCells("P", cells, "clone_t", {}, {}, "")
 
 
 def test_a_lone_cell_needs_more_among_more_candidates() -> None:
