@@ -67,8 +67,6 @@ class Assets:
     cnv_statuses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cnv_windows: Mapping[str, Path] = field(default_factory=dict)
     """File per patient: windows are read one patient at a time."""
-    cnv_comparisons: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    """Per patient with a given profile: ``arm``, ``given``, ``measured``, ``ci_low``, ``ci_high``, ``state``."""
 
 
 def load(inputs: ReportInputs) -> Assets:
@@ -221,6 +219,15 @@ def read_windows(path: Path) -> Windows:
         values = values.toarray() if hasattr(values, "toarray") else values
         layout = read_elem(handle["uns"]["cnv_windows"])
         return Windows(_index(handle), np.asarray(values, dtype=np.float32), pd.DataFrame(layout))
+
+
+def read_given_profile(path: Path) -> pd.DataFrame | None:
+    """Read the profile that the user gave (``arm``, ``expected`` log ratio) from a patient's ``.h5ad``; None without."""
+    with h5py.File(path, "r") as handle:
+        if "given_profile" not in handle.get("uns", {}):
+            return None
+        frame = pd.DataFrame(read_elem(handle["uns"]["given_profile"]))
+    return frame if len(frame) and {"arm", "expected"} <= set(frame.columns) else None
 
 
 def read_clone_nulls(path: Path) -> pd.DataFrame | None:

@@ -28,7 +28,13 @@ from dtcflow.report.page import (
     words,
 )
 from dtcflow.report.pictures import Pictures
-from dtcflow.report.sections_genome_arms import arm_blocks, clone_blocks, given_blocks, least_log_ratio
+from dtcflow.report.sections_genome_arms import (
+    arm_blocks,
+    clone_blocks,
+    given_blocks,
+    given_comparisons,
+    least_log_ratio,
+)
 from dtcflow.report.sections_genome_cells import arms_needed, cell_blocks
 from dtcflow.report.sections_genome_heatmap import heatmap_blocks
 
@@ -37,6 +43,7 @@ FULL_PATIENTS: Final = 12
 
 _CLONE_WORDS: Final = {
     "ok": "learned and replicated",
+    "given": "given by the user",
     "weak_profile": "too weak to be believed",
     "no_candidates": "no candidate cells",
     "no_profile": "none consistent",
@@ -68,7 +75,7 @@ def genome_section(
     blocks += heatmap_blocks(assets, pictures, max_rows=max_rows, block_rows=block_rows)
     blocks += arm_blocks(assets, pictures, full=full)
     blocks += given_blocks(
-        assets.cnv_comparisons, assets.cnv_statuses, pictures, effect=least_log_ratio(assets), full=full
+        given_comparisons(assets), assets.cnv_statuses, pictures, effect=least_log_ratio(assets), full=full
     )
     blocks += cell_blocks(assets, pictures, full=full)
     blocks += clone_blocks(assets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from dtcflow.cnv.profile import NOT_ASSESSABLE_FROM, SINGLE_COPY_GAIN
 from dtcflow.contracts import ARM_STATES
 from dtcflow.plot import copy_number_arms as plot
-from dtcflow.report.assets import Assets
+from dtcflow.report.assets import Assets, read_given_profile
 from dtcflow.report.page import (
     NONE,
     Block,
@@ -24,6 +25,7 @@ from dtcflow.report.page import (
     count,
     estimate,
     frame_table,
+    listed_texts,
     num,
     number,
     p_value,
@@ -171,70 +173,116 @@ def _file(assets: Assets) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class GivenComparison:
+    """A given profile beside what one group of a patient's tumour cells shows."""
+
+    table: pd.DataFrame
+    """``arm``; ``given`` and ``measured`` (natural-log ratio, NaN: not known); ``ci_low``, ``ci_high``, ``state``."""
+    group: str
+    """Whose cells were measured."""
+
+
+def given_comparisons(assets: Assets) -> dict[str, GivenComparison]:
+    """Per patient with a given profile and a clone: the profile beside the largest group of cells of one clone."""
+    found: dict[str, GivenComparison] = {}
+    if assets.arms is None:
+        return found
+    for patient, path in assets.cnv_windows.items():
+        given = read_given_profile(path)
+        arms = assets.arms[(assets.arms["patient_id"].astype(str) == patient).to_numpy()]
+        keys = plot.panel_keys(arms)
+        if given is None or not keys:
+            continue
+        own = arms[["clone_id", "sample_id"]].astype(str)
+        groups = [arms[((own["clone_id"] == c) & (own["sample_id"] == s)).to_numpy()] for c, s in keys]
+        largest = int(np.argmax([pd.to_numeric(rows["n_cells"], errors="coerce").max() for rows in groups]))
+        measured = groups[largest][["arm", "log_ratio", "ci_low", "ci_high", "state"]]
+        expected = given[["arm", "expected"]].astype({"arm": str}).rename(columns={"expected": "given"})
+        table = measured.rename(columns={"log_ratio": "measured"}).merge(expected, on="arm", how="outer")
+        clone, sample = keys[largest]
+        number_of = plural(int(groups[largest]["n_cells"].max()), "cell")
+        found[patient] = GivenComparison(table, f"{text(clone, 40)} in {text(sample, 60)}, {number_of}")
+    return found
+
+
 def given_blocks(
-    comparisons: Mapping[str, pd.DataFrame],
+    comparisons: Mapping[str, GivenComparison],
     statuses: Mapping[str, Mapping[str, Any]],
     pictures: Pictures,
     *,
     effect: float | None,
     full: int,
 ) -> list[Block]:
-    """The karyotype that the user gave beside the one learned from the cells; nothing when none was given.
+    """The karyotype that the user gave beside the one measured in the cells; nothing when none was given.
 
     Parameters
     ----------
     comparisons
-        Per patient: ``arm``, ``given`` and ``measured`` (natural-log ratio, NaN where not known), ``ci_low``,
-        ``ci_high``, ``state``.
+        From :func:`given_comparisons`.
     statuses
-        Copy-number status per patient; ``given_profile`` says what was made of the given profile.
+        Copy-number status per patient; with a given profile it has ``profile_format``, ``profile_source`` (which
+        profile the cells were scored by) and ``profile_warnings``.
     effect
         Least absolute log ratio of a called arm.
     full
         Patients drawn.
     """
-    stated = {name: status["given_profile"] for name, status in statuses.items() if status.get("given_profile")}
+    stated = [name for name, status in statuses.items() if status.get("profile_format")]
     if not comparisons and not stated:
         return []
-    blocks: list[Block] = [Heading("Given and learned karyotype")]
-    drawn = 0
-    for patient, table in sorted(comparisons.items()):
+    blocks: list[Block] = [Heading("Given and measured karyotype")]
+    for patient in sorted({*comparisons, *stated}):
+        blocks += [
+            Paragraph(f"Patient {text(patient, 60)}: {text(warning, 400)}.", "warn")
+            for warning in listed_texts(statuses.get(patient, {}).get("profile_warnings"))
+        ]
+    drawn, left = 0, []
+    for patient, comparison in sorted(comparisons.items()):
+        table = comparison.table
         seen = table.assign(
             **{name: pd.to_numeric(table[name], errors="coerce") for name in ("given", "measured")}
         ).dropna(subset=["given"])
-        judged = seen[seen["state"].astype(str).ne("not_assessable") & np.isfinite(seen["measured"])]
+        judged = seen[
+            seen["state"].isin([state for state in ARM_STATES if state != "not_assessable"])
+            & np.isfinite(seen["measured"])
+        ]
         if not len(seen) or not len(judged):
             why = "covers no measured arm" if not len(seen) else "can be compared on no arm: none is assessable"
             blocks.append(Paragraph(f"The profile given for patient {text(patient, 60)} {why}.", "missing"))
-            continue
-        if drawn == full:
-            continue
-        drawn += 1
+        elif drawn == full:
+            left.append(text(patient, 40))
+        else:
+            drawn += 1
+            by_given = statuses.get(patient, {}).get("profile_source") == "given"
+            name = f"Patient {text(patient, 60)} ({comparison.group})"
+            blocks.append(
+                pictures.inline(
+                    plot.karyotype(table, min_abs_log_ratio=effect),
+                    prefix=f"karyotype-{drawn}",
+                    alt=f"Given and measured log ratio of {len(judged)} chromosome arms. {name}.",
+                    caption=_karyotype_caption(name, seen, judged, effect, by_given=by_given),
+                )
+            )
+    if left:
+        blocks.append(Paragraph(f"A profile was given and is not drawn here: {', '.join(left)}.", "missing"))
+    if missing := [text(name, 40) for name in stated if name not in comparisons]:
         blocks.append(
-            pictures.inline(
-                plot.karyotype(table, min_abs_log_ratio=effect),
-                prefix=f"karyotype-{drawn}",
-                alt=f"Given and measured log ratio of {len(judged)} chromosome arms of patient {text(patient, 60)}.",
-                caption=_karyotype_caption(patient, seen, judged, effect),
+            Paragraph(
+                f"A profile was given, but there is no clone to compare it with: {', '.join(missing)}.", "missing"
             )
         )
-    if len(comparisons) > full:
-        blocks.append(Paragraph(f"Drawn for the first {plural(full, 'patient')} of {len(comparisons):,}.", "missing"))
-    for patient in sorted(set(stated) - set(comparisons)):
-        reason = stated[patient]
-        if isinstance(reason, Mapping):
-            reason = "; ".join(f"{key}: {short(value)}" for key, value in sorted(reason.items()) if value)
-        sentence = f"Patient {text(patient, 60)}: a profile was given, there is no comparison ({text(reason, 300)})."
-        blocks.append(Paragraph(sentence, "missing"))
     return blocks
 
 
-def _karyotype_caption(patient: str, seen: pd.DataFrame, judged: pd.DataFrame, effect: float | None) -> str:
+def _karyotype_caption(
+    name: str, seen: pd.DataFrame, judged: pd.DataFrame, effect: float | None, *, by_given: bool
+) -> str:
     given = judged["given"].to_numpy(dtype=float)
     measured = judged["measured"].to_numpy(dtype=float)
     r = plot.pearson(given, measured)
     sentences = [
-        f"Patient {text(patient, 60)}: log ratio that the given profile predicts (grey bars) and that the cells show "
+        f"{name}: log ratio that the given profile predicts (grey bars) and that the cells show "
         f"(marks, 95 % CI), n = {plural(len(judged), 'arm')}; {plural(len(seen) - len(judged), 'covered arm')} not "
         "assessable (hatched) and left out of every number here."
     ]
@@ -250,9 +298,15 @@ def _karyotype_caption(patient: str, seen: pd.DataFrame, judged: pd.DataFrame, e
                 f"called without being given: {int((~expected & called).sum())}."
             )
     sentences.append(
+        "The cells were called with the given profile, which favours cells that follow it: agreement is a check of the "
+        "size of the changes and of other arms, no independent proof."
+        if by_given
+        else "The cells were called without the given profile, so that agreement is independent evidence."
+    )
+    sentences.append(
         "How to read it: marks should follow the bars, shrunken alike on all arms when normal RNA or a dosage slope "
         "below 1 dilutes them; one arm off the line is a different clone, a change after the given sample was taken, "
-        "or an error of either method. The given profile was not used to measure these log ratios."
+        "or an error of either method."
     )
     return " ".join(sentences)
 

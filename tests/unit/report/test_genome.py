@@ -15,7 +15,7 @@ from dtcflow.report import page
 from dtcflow.report.assets import Assets, load, read_clone_nulls
 from dtcflow.report.pictures import Pictures
 from dtcflow.report.sections_genome import FULL_PATIENTS, genome_section
-from dtcflow.report.sections_genome_arms import arm_blocks, given_blocks
+from dtcflow.report.sections_genome_arms import GivenComparison, arm_blocks, given_blocks, given_comparisons
 from dtcflow.report.sections_genome_cells import (
     MAX_EMPTY,
     PatientCells,
@@ -149,30 +149,63 @@ def comparison() -> pd.DataFrame:
     )
 
 
+def given(**columns: Any) -> GivenComparison:
+    return GivenComparison(comparison().assign(**columns), "c1 in S, 9 cells")
+
+
 def test_given_karyotype_counts_agreement_on_assessable_arms(quick: dict[str, list[Any]]) -> None:
-    blocks = given_blocks({"P": comparison()}, {}, Pictures(), effect=0.15, full=3)
+    blocks = given_blocks({"P": given()}, {}, Pictures(), effect=0.15, full=3)
     text = said(blocks)
+    assert "Patient P (c1 in S, 9 cells): " in text
     assert "n = 3 arms; 1 covered arm not assessable" in text
     assert "Given gains of at least 0.15: 1, found 1; called without being given: 1." in text
     assert "Given losses of at least 0.15: 1, found 1; called without being given: 0." in text
     r = np.corrcoef([0.0, 0.32, -0.55], [0.3, 0.35, -0.5])[0, 1]
     assert f"Pearson r = {r:.2f}." in text
+    assert "agreement is independent evidence" in text
     assert len(quick["karyotype"]) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_selection_by_the_given_profile_is_said() -> None:
+    status = {"P": {"profile_format": "seg", "profile_source": "given", "profile_warnings": ["it is <odd>"]}}
+    text = said(given_blocks({"P": given()}, status, Pictures(), effect=0.15, full=3))
+    assert "no independent proof" in text
+    assert "independent evidence" not in text
+    assert "Patient P: it is <odd>." in text
 
 
 @pytest.mark.usefixtures("quick")
 def test_given_karyotype_that_cannot_be_compared() -> None:
     assert given_blocks({}, {"P": {"status": "ok"}}, Pictures(), effect=0.15, full=3) == []
-    nothing = {"A": comparison().assign(given=np.nan), "B": comparison().assign(state="not_assessable")}
+    nothing = {"A": given(given=np.nan), "B": given(state="not_assessable"), "C": given(state=np.nan)}
     text = said(given_blocks(nothing, {}, Pictures(), effect=0.15, full=3))
     assert "patient A covers no measured arm" in text
     assert "patient B can be compared on no arm: none is assessable" in text
-    text = said(given_blocks({}, {"C": {"given_profile": "too few segments"}}, Pictures(), effect=0.15, full=3))
-    assert "Patient C: a profile was given, there is no comparison (too few segments)." in text
-    many = {f"P{i}": comparison() for i in range(5)}
+    assert "patient C can be compared on no arm: none is assessable" in text
+    text = said(given_blocks({}, {"D": {"profile_format": "bed"}}, Pictures(), effect=0.15, full=3))
+    assert "A profile was given, but there is no clone to compare it with: D." in text
+    many = {f"P{i}": given() for i in range(5)}
     blocks = given_blocks(many, {}, Pictures(), effect=None, full=2)
     assert sum(isinstance(block, page.Figure) for block in blocks) == 2
-    assert "Drawn for the first 2 patients of 5." in said(blocks)
+    assert "A profile was given and is not drawn here: P2, P3, P4." in said(blocks)
+
+
+def test_the_given_profile_is_read_beside_the_largest_group(make: Any, tmp_path: Any) -> None:
+    study = make(n_patients=2, n_cells=20, per_arm=1)
+    study.arms.loc[(study.arms["clone_id"] == "B") & (study.arms["sample_id"] == "PAT01-PT"), "n_cells"] = 40
+    study.windows["PAT01"].uns["given_profile"] = pd.DataFrame(
+        {"arm": ["1q", "16q", "Xq"], "expected": [0.3, -0.4, 0.1]}
+    )
+    found = given_comparisons(read(study, tmp_path))
+    assert list(found) == ["PAT01"]
+    assert found["PAT01"].group == "B in PAT01-PT, 40 cells"
+    table = found["PAT01"].table.set_index("arm")
+    assert table.loc["1q", ["given", "measured"]].tolist() == [0.3, 0.3]
+    assert np.isnan(table.loc["2p", "given"])
+    assert np.isnan(table.loc["Xq", "measured"])
+    figure = copy_number_arms.karyotype(found["PAT01"].table, min_abs_log_ratio=0.15)
+    assert figure.get_axes()[1].get_title(loc="left").startswith("n = 2 arms")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
