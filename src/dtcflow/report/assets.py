@@ -222,7 +222,7 @@ def read_windows(path: Path) -> Windows:
 
 
 def read_given_profile(path: Path) -> pd.DataFrame | None:
-    """Read the profile that the user gave (``arm``, ``expected`` log ratio) from a patient's ``.h5ad``; None without."""
+    """Read the profile that the user gave (``arm``, ``expected`` log ratio) from a patient's file; None without."""
     with h5py.File(path, "r") as handle:
         if "given_profile" not in handle.get("uns", {}):
             return None
