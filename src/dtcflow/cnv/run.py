@@ -55,7 +55,7 @@ EMPTY_TABLES: dict[str, dict[str, Any]] = {
     "segments": {"segment": object, "arm": object, "chromosome": object, "start": np.int64, "end": np.int64}
     | {"n_genes": np.int64, "inflation": float, "tau": float},
     "arm_noise": {"arm": object, "inflation": float, "tau": float, "n_genes": np.int64},
-    "clone_nulls": {"kind": object, "t": float, "llr": float},
+    "clone_nulls": {"kind": object, "t": float, "llr": float, "beats_target": bool},
 }
 """Tables of stage ``cnv`` and their columns, as they are when nothing could be assessed."""
 
@@ -203,7 +203,7 @@ def evidence_table(
         Table ``cnv_cells`` but for infercnvpy's score.
     pandas.DataFrame
         What the clone scores are compared with: ``kind`` (``matched``, ``unseen``, ``decoy_flipped``,
-        ``decoy_permuted``), ``t`` and ``llr``.
+        ``decoy_permuted``), ``t``, ``llr``, and whether a decoy explains its cell better than the learned profile does.
     """
     cell_ids = cells["cell_id"].tolist()
     reference, statistics, noise = scored.reference, scored.statistics, scored.noise
@@ -251,7 +251,7 @@ def evidence_table(
     empty = np.full(len(cells), np.nan)
     t = llr = llr_p = fraction = fraction_se = decoy = empty
     profiles = np.zeros((0, len(scored.model.arms)))
-    nulls = pd.DataFrame({"kind": pd.Series([], dtype=object), "t": [], "llr": []}, dtype=object)
+    nulls = pd.DataFrame({column: [] for column in EMPTY_TABLES["clone_nulls"]}, dtype=object)
     if profile is not None:
         best = score_against_clones(scored, learned, profile, compartment, np.where(candidate, fold, -1), effect=effect)
         profiles, t, llr, fraction, fraction_se = best.profiles, best.t, best.llr, best.fraction, best.fraction_se
@@ -278,9 +278,14 @@ def evidence_table(
             decoy[inside] = decoy_q(t[inside], np.column_stack([d[inside] for d in decoys.values()]))
         nulls = pd.concat(
             [
-                *(pd.DataFrame({"kind": kind, "t": b.t, "llr": b.llr}) for kind, b in of_null.items()),
                 *(
-                    pd.DataFrame({"kind": f"decoy_{name.split('_')[0]}", "t": d[candidate], "llr": np.nan})
+                    pd.DataFrame({"kind": kind, "t": b.t, "llr": b.llr, "beats_target": False})
+                    for kind, b in of_null.items()
+                ),
+                *(
+                    pd.DataFrame({"kind": f"decoy_{name.split('_')[0]}", "t": d[candidate], "llr": np.nan}).assign(
+                        beats_target=(d > t)[candidate]
+                    )
                     for name, d in decoys.items()
                 ),
             ],
@@ -410,7 +415,7 @@ def _pack(cells: pd.DataFrame, var: pd.DataFrame, windows: Windows, scored: Scor
             "n_genes": np.bincount(layout.segment_arm, weights=layout.n_genes, minlength=len(layout.arms)).astype(int),
         }
     )
-    packed.uns["clone_nulls"] = nulls.astype({"kind": object, "t": float, "llr": float})
+    packed.uns["clone_nulls"] = nulls.astype(EMPTY_TABLES["clone_nulls"])
     return packed
 
 

@@ -1,31 +1,40 @@
-"""Copy number: the cells x genome heatmap of a patient and the grid of arm states."""
+"""Copy number: the cells x genome heatmap of a patient."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
 from dtcflow.contracts import COMPARTMENTS
 from dtcflow.plot import style
+from dtcflow.plot.copy_number_arms import STATE_MARKS, clone_order
 
 MAX_WINDOWS: Final = 420
 """Windows drawn; more are averaged within their chromosome arm."""
 MIN_ROWS: Final = 60
 """Rows of a group of normal or undecided cells, however many malignant cells there are."""
-MAX_GROUPS: Final = 100
-"""Rows of the grid of arm states."""
-STATE_MARKS: Final = {"gain": "+", "loss": "–", "neutral": "", "not_assessable": "·"}
+MIN_STRIP_SHARE: Final = 0.018
+"""Share of the genome's width from which an arm of the strip of called arms has room for its sign."""
+MAX_NAMED: Final = 10
+"""Patients without room that are named; the others are counted."""
+STRIP_HEIGHT: Final = 0.15
+"""Inches."""
+_BAR: Final = 0.0095
+"""Width of a side bar, share of the heatmap's width."""
+_LABEL_PAD: Final = 20
+_LABEL: Final[dict[str, Any]] = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 7.5}
+_BAR_NAME: Final[dict[str, Any]] = {"rotation": 90, "ha": "center", "va": "top", "fontsize": 6, "color": style.MUTED}
 _CHROMOSOMES: Final = tuple(f"chr{name}" for name in (*range(1, 23), "X", "Y"))
 
 
@@ -37,9 +46,13 @@ class Block:
     colour: str
     rows: NDArray[np.int64]
     """Positions in the matrix, in drawing order."""
+    places: NDArray[np.object_]
+    """Compartment of each row."""
     total: int
     """Cells of the group, drawn or not."""
     is_dtc: bool = False
+    clone: str = ""
+    """Clone of malignant cells; empty for all others and for malignant cells of no clone."""
 
     @property
     def is_malignant(self) -> bool:
@@ -63,43 +76,47 @@ def choose_rows(cells: pd.DataFrame, *, max_rows: int = 260, seed: int = 0) -> l
 
     Returns
     -------
-    Reference first, then other normal, undecided, and malignant cells by clone and compartment.
+    Malignant cells by clone and compartment first, then undecided and other normal cells, the reference last: what is
+    judged lies above what it is judged by.
     """
     call = cells["malignant_call"].astype(str).to_numpy()
-    reference = cells["is_reference"].to_numpy(dtype=bool) & (call != "malignant")
-    malignant = call == "malignant"
-    groups = [
-        ("reference (normal cells)", "#7b8794", reference),
-        ("other cells called normal", style.CALL_COLOURS["normal"], (call == "normal") & ~reference),
-        ("undecided", style.CALL_COLOURS["indeterminate"], (call == "indeterminate") & ~reference),
-    ]
-    room = max(max_rows - int(malignant.sum()), 0)
-    sizes = [int(mask.sum()) for _, _, mask in groups]
-    caps = _shares(sizes, room)
-    blocks = []
-    rng = np.random.default_rng(seed)
     ids = cells["cell_id"].to_numpy(dtype=str)
-    for (label, colour, mask), cap in zip(groups, caps, strict=True):
-        members = np.flatnonzero(mask)
-        members = members[np.argsort(ids[members], kind="stable")]
-        if len(members):
-            strata = (cells["sample_id"].astype(str) + "\t" + cells["cell_type"].astype(str)).to_numpy()[members]
-            blocks.append(Block(label, colour, _evenly(members, strata, cap, rng), len(members)))
+    places = cells["compartment"].astype(str).to_numpy(dtype=object)
+    malignant = call == "malignant"
     clones = cells["clone_id"].fillna("").astype(str).to_numpy()
     dtc = cells["is_dtc"].to_numpy(dtype=bool)
-    places = cells["compartment"].astype(str).to_numpy()
-    rank = {name: i for i, name in enumerate(COMPARTMENTS)}
-    order = sorted(set(places[malignant]), key=lambda name: (rank.get(name, len(rank)), name))
-    for clone in sorted(set(clones[malignant])):
-        for place in order:
+    blocks = []
+    for clone in sorted(set(clones[malignant]), key=clone_order):
+        for place in sorted(set(places[malignant]), key=_place_order):
             for is_dtc in (True, False):
                 members = np.flatnonzero(malignant & (clones == clone) & (places == place) & (dtc == is_dtc))
                 if len(members):
                     members = members[np.argsort(ids[members], kind="stable")]
                     where = "DTC" if is_dtc else f"malignant in {place.replace('_', ' ')}"
                     name = f"{where}, clone {clone}" if clone else f"{where}, no clone"
-                    blocks.append(Block(name, style.CALL_COLOURS["malignant"], members, len(members), is_dtc))
+                    colour = style.CALL_COLOURS["malignant"]
+                    blocks.append(Block(name, colour, members, places[members], len(members), is_dtc, clone))
+    reference = cells["is_reference"].to_numpy(dtype=bool) & ~malignant
+    groups = [
+        ("undecided", style.CALL_COLOURS["indeterminate"], (call == "indeterminate") & ~reference),
+        ("other cells called normal", style.CALL_COLOURS["normal"], (call == "normal") & ~reference),
+        ("reference (normal cells)", "#7b8794", reference),
+    ]
+    sizes = [int(mask.sum()) for _, _, mask in groups]
+    caps = _shares(sizes, max(max_rows - int(malignant.sum()), 0))
+    rng = np.random.default_rng(seed)
+    for (label, colour, mask), cap in zip(groups, caps, strict=True):
+        members = np.flatnonzero(mask)
+        members = members[np.argsort(ids[members], kind="stable")]
+        if len(members):
+            strata = (cells["sample_id"].astype(str) + "\t" + cells["cell_type"].astype(str)).to_numpy()[members]
+            rows = _evenly(members, strata, cap, rng)
+            blocks.append(Block(label, colour, rows, places[rows], len(members)))
     return blocks
+
+
+def _place_order(place: str) -> tuple[int, str]:
+    return (COMPARTMENTS.index(place) if place in COMPARTMENTS else len(COMPARTMENTS)), place
 
 
 def _shares(sizes: Sequence[int], room: int) -> list[int]:
@@ -185,6 +202,13 @@ class Heatmap:
     """cells x bins, from :func:`bin_windows`."""
     bins: pd.DataFrame
     blocks: Sequence[Block]
+    called: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Clone -> arm -> ``gain`` or ``loss``: what the count model called, drawn as a strip above the clone."""
+
+    @property
+    def strips(self) -> list[str]:
+        """Clones that get a strip of called arms, in drawing order."""
+        return [clone for clone in dict.fromkeys(block.clone for block in self.blocks) if clone in self.called]
 
 
 def _block_height(block: Block) -> float:
@@ -194,7 +218,8 @@ def _block_height(block: Block) -> float:
 
 def heatmap_height(panel: Heatmap) -> float:
     """Return the height one patient's panel needs, inches."""
-    return 0.62 + sum(_block_height(block) + 0.045 for block in panel.blocks)
+    blocks = sum(_block_height(block) + 0.045 for block in panel.blocks)
+    return 0.72 + blocks + (STRIP_HEIGHT + 0.045) * len(panel.strips)
 
 
 def gather(blocks: Sequence[Block]) -> tuple[NDArray[np.int64], list[Block]]:
@@ -219,11 +244,12 @@ def condense(rows: NDArray[np.float32], n: int) -> NDArray[np.float32]:
 
 
 def heatmaps(panels: Sequence[Heatmap], *, limit: float, block_rows: int = 90, max_height: float = 70.0) -> Figure:
-    """Heatmap of cells (rows) by genome windows (columns), one panel per patient.
+    """Heatmap of cells (rows, ordered by clone) by genome windows (columns), one panel per patient.
 
     Every group of cells has a block of its own, whose height grows with its number of cells up to a limit, so that
-    a handful of DTCs is as visible as a thousand other cells. Rows within a block are ordered by their similarity
-    to the mean profile of the patient's malignant cells.
+    a handful of DTCs is as visible as a thousand other cells; the reference lies below. Rows within a block are ordered
+    by compartment and by their similarity to the mean profile of the patient's malignant cells. Side bars give call,
+    clone and compartment; a strip above each clone gives the arms that the count model called.
 
     Parameters
     ----------
@@ -251,22 +277,35 @@ def heatmaps(panels: Sequence[Heatmap], *, limit: float, block_rows: int = 90, m
         for part, panel in zip(parts, drawn, strict=False):
             _patient(part, panel, limit=limit, block_rows=block_rows)
         if left_out:
-            names = ", ".join(style.plain(panel.patient_id, 20) for panel in left_out)
-            style.say(parts[-1].add_subplot(), f"not drawn here, but in the report: {names}")
+            names = ", ".join(style.plain(panel.patient_id, 12) for panel in left_out[:MAX_NAMED])
+            more = f" and {len(left_out) - MAX_NAMED:,} more" if len(left_out) > MAX_NAMED else ""
+            style.say(parts[-1].add_subplot(), f"not drawn here, but in the report: {names}{more}")
         return figure
 
 
 def _patient(part: SubFigure, panel: Heatmap, *, limit: float, block_rows: int) -> None:
-    ratios = [_block_height(block) for block in panel.blocks]
+    rows: list[tuple[Block, bool]] = []
+    strips, seen = panel.strips, set()
+    for block in panel.blocks:
+        if block.clone in strips and block.clone not in seen:
+            seen.add(block.clone)
+            rows.append((block, True))
+        rows.append((block, False))
+    ratios = [STRIP_HEIGHT if strip else _block_height(block) for block, strip in rows]
     axes = part.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
     template = _template(panel)
-    for i, (ax, block) in enumerate(zip(axes, panel.blocks, strict=True)):
-        rows = panel.matrix[block.rows]
-        if template is not None:
-            likeness = np.where(np.isfinite(rows), rows, 0) @ template
-            rows = rows[np.argsort(-likeness, kind="stable")]
+    named = {
+        clone: style.CLONE_COLOURS[i % len(style.CLONE_COLOURS)]
+        for i, clone in enumerate(dict.fromkeys(block.clone for block in panel.blocks if block.clone))
+    }
+    for i, (ax, (block, strip)) in enumerate(zip(axes, rows, strict=True)):
+        if strip:
+            _strip(ax, panel.bins, panel.called[block.clone], block.clone)
+            _bars(ax, [None, named[block.clone], None])
+            continue
+        values, places = _ordered(panel.matrix[block.rows], block.places, template)
         image = ax.imshow(
-            np.ma.masked_invalid(condense(rows, block_rows)),
+            np.ma.masked_invalid(condense(values, block_rows)),
             aspect="auto",
             cmap=style.copy_number_colours(),
             vmin=-limit,
@@ -274,11 +313,90 @@ def _patient(part: SubFigure, panel: Heatmap, *, limit: float, block_rows: int) 
             interpolation="none",
         )
         _decorate(ax, panel.bins, block, last=i == len(ratios) - 1)
+        _bars(ax, [block.colour, named.get(block.clone), places])
+    for x, name in zip((2.5, 1.5, 0.5), ("call", "clone", "site"), strict=True):
+        axes[-1].text(-(0.0035 + x * 1.35 * _BAR), -0.03, name, **_BAR_NAME, transform=axes[-1].transAxes)
     axes[0].set_title(f"Patient {style.plain(panel.patient_id)}", pad=3)
+    _site_legend(axes[0], panel.blocks)
     bar: Colorbar = part.colorbar(image, ax=list(axes), shrink=0.9, aspect=14, pad=0.01, fraction=0.02)
-    bar.set_label("log ratio", fontsize=8)
+    bar.set_label("log ratio (ln)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
+
+
+def _ordered(
+    rows: NDArray[np.float32], places: NDArray[np.object_], template: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Rows by compartment, then by likeness to the tumour; with the compartment of every row."""
+    likeness = np.zeros(len(rows)) if template is None else np.where(np.isfinite(rows), rows, 0) @ template
+    names = sorted(set(places.tolist()), key=_place_order)
+    rank = np.array([names.index(place) for place in places.tolist()], dtype=np.int64)
+    order = np.lexsort((-likeness, rank))
+    return rows[order], [str(place) for place in places[order]]
+
+
+def _bars(ax: Axes, bars: Sequence[str | list[str] | None]) -> None:
+    """Side bars, from the outside in; a bar is one colour, or a compartment for every row from the top."""
+    for k, bar in enumerate(reversed(bars)):
+        x = -(0.0035 + (k + 1) * 1.35 * _BAR)
+        runs: list[tuple[str, float, float]] = []
+        if isinstance(bar, str):
+            runs = [(bar, 0.0, 1.0)]
+        elif bar:
+            changes = [0, *(i for i in range(1, len(bar)) if bar[i] != bar[i - 1]), len(bar)]
+            runs = [
+                (style.COMPARTMENT_COLOURS.get(bar[a], style.RULE), 1 - b / len(bar), (b - a) / len(bar))
+                for a, b in pairwise(changes)
+            ]
+        for colour, bottom, height in runs:
+            shape = Rectangle((x, bottom), _BAR, height, transform=ax.transAxes, color=colour, clip_on=False)
+            shape.set_linewidth(0)
+            ax.add_patch(shape)
+
+
+def _site_legend(ax: Axes, blocks: Sequence[Block]) -> None:
+    places = sorted({str(place) for block in blocks for place in block.places}, key=_place_order)
+    handles = [Patch(color=style.COMPARTMENT_COLOURS.get(place, style.RULE)) for place in places]
+    style.legend(
+        ax,
+        handles,
+        [f"site: {place.replace('_', ' ')}" for place in places],
+        loc="lower right",
+        bbox_to_anchor=(1.0, 0.98),
+        ncols=len(places),
+        fontsize=7.5,
+        handlelength=0.9,
+        columnspacing=1.0,
+        borderaxespad=0,
+        borderpad=0.1,
+    )
+
+
+def _strip(ax: Axes, bins: pd.DataFrame, called: Mapping[str, str], clone: str) -> None:
+    """Arms that were called gained or lost in a clone, above its cells."""
+    arm = bins["arm"].astype(str).to_numpy()
+    ax.set_xlim(-0.5, len(bins) - 0.5)
+    ax.set_ylim(0, 1)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    ax.set_facecolor(style.PALE)
+    across = blended_transform_factory(ax.transData, ax.transAxes)
+    for name, state in called.items():
+        inside = np.flatnonzero(arm == name)
+        if len(inside) == 0:
+            continue
+        first, width = float(inside[0]) - 0.5, float(inside[-1] - inside[0] + 1)
+        ax.add_patch(Rectangle((first, 0), width, 1, color=style.ARM_COLOURS.get(state, style.PALE), linewidth=0))
+        if width >= MIN_STRIP_SHARE * len(bins):
+            mark = STATE_MARKS.get(state, "")
+            ax.text(
+                *(first + width / 2, 0.44, mark), ha="center", va="center", fontsize=7, color="white", transform=across
+            )
+    ax.set_ylabel(
+        f"arms called in clone {style.plain(clone, 30)}",
+        **{**_LABEL, "color": style.MUTED, "labelpad": _LABEL_PAD},
+    )
 
 
 def _template(panel: Heatmap) -> NDArray[np.float32] | None:
@@ -299,11 +417,7 @@ def _decorate(ax: Axes, bins: pd.DataFrame, block: Block, *, last: bool) -> None
     ax.vlines(borders[~between] + 0.5, 0, 1, transform=across, colors=style.MUTED, linewidths=0.4, linestyles="dotted")
     ax.set_yticks([])
     count = f"{block.total:,}" if block.total == len(block.rows) else f"{len(block.rows):,} of {block.total:,}"
-    ax.set_ylabel(
-        f"{style.plain(block.label, 44)} ({count})", rotation=0, ha="right", va="center", fontsize=7.5, labelpad=7
-    )
-    bar = Rectangle((-0.013, 0), 0.0095, 1, transform=ax.transAxes, color=block.colour, clip_on=False, linewidth=0)
-    ax.add_patch(bar)
+    ax.set_ylabel(f"{style.plain(block.label, 44)} ({count})", **_LABEL, labelpad=_LABEL_PAD)
     ax.set_xlim(-0.5, len(bins) - 0.5)
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.set_xticks([])
@@ -318,78 +432,3 @@ def _decorate(ax: Axes, bins: pd.DataFrame, block: Block, *, last: bool) -> None
         ax.set_xticks(middles, labels, fontsize=7)
         ax.tick_params(axis="x", length=0, pad=1)
         ax.set_xlabel("chromosome (genome order; solid line: chromosome border, dotted: centromere)", fontsize=7.5)
-
-
-def arm_grid(arms: pd.DataFrame, *, max_rows: int = MAX_GROUPS) -> Figure:
-    """Grid of arm states: one row per sample and clone, one column per chromosome arm.
-
-    Parameters
-    ----------
-    arms
-        Table ``arms``: ``sample_id``, ``clone_id``, ``arm``, ``state``, ``n_cells``.
-    max_rows
-        Rows drawn at most, in order of sample and clone.
-    """
-    with style.language():
-        if len(arms) == 0:
-            return style.sentence_figure("No chromosome arm was tested in this run.")
-        keys = arms[["sample_id", "clone_id"]].fillna("").astype(str)
-        rows = keys.drop_duplicates().sort_values(["sample_id", "clone_id"], kind="stable")
-        rows = rows.iloc[:max_rows].reset_index(drop=True)
-        names = sorted(arms["arm"].astype(str).unique(), key=arm_order)
-        column = {name: i for i, name in enumerate(names)}
-        row = {tuple(key): i for i, key in enumerate(rows.itertuples(index=False, name=None))}
-        figure = style.new_figure(style.FULL_WIDTH, 0.75 + 0.2 * len(rows))
-        ax = figure.add_subplot()
-        largest = dict.fromkeys(range(len(rows)), 0)
-        tiles = np.ones((len(rows), len(names), 3))
-        arm_names, states = arms["arm"].astype(str), arms["state"].astype(str)
-        for key, arm, state, n in zip(
-            keys.itertuples(index=False, name=None), arm_names, states, arms["n_cells"], strict=True
-        ):
-            y = row.get(tuple(key))
-            if y is None:
-                continue
-            largest[y] = max(largest[y], int(n) if pd.notna(n) else 0)
-            x = column[arm]
-            tiles[y, x] = to_rgb(style.ARM_COLOURS.get(state, "#ffffff"))
-            if mark := STATE_MARKS.get(state, "?"):
-                colour = "white" if state in ("gain", "loss") else style.MUTED
-                ax.text(x, y, mark, ha="center", va="center", fontsize=8, color=colour)
-        ax.imshow(tiles, aspect="auto", interpolation="none")
-        ax.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(names) - 0.5, colors="white", linewidths=0.9)
-        ax.vlines(np.arange(1, len(names)) - 0.5, -0.5, len(rows) - 0.5, colors="white", linewidths=0.9)
-        ax.set_xlim(-0.5, len(names) - 0.5)
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xticks(range(len(names)), [style.plain(name, 4) for name in names], fontsize=7, rotation=90)
-        ax.xaxis.tick_top()
-        labels = [
-            f"{style.plain(sample, 20)} · {style.plain(clone, 12) or 'no clone'} ({largest[i]:,})"
-            for i, (sample, clone) in enumerate(rows.itertuples(index=False, name=None))
-        ]
-        ax.set_yticks(range(len(rows)), labels, fontsize=7.5)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        handles = [
-            Patch(facecolor=style.ARM_COLOURS[state], edgecolor=style.RULE, linewidth=0.5)
-            for state in ("gain", "loss", "neutral", "not_assessable")
-        ]
-        style.legend(
-            ax,
-            handles,
-            ["gain (+)", "loss (–)", "neutral", "not assessable (·)"],
-            loc="upper left",
-            bbox_to_anchor=(0, -0.01),
-            ncols=4,
-            fontsize=8,
-            handlelength=1,
-        )
-        return figure
-
-
-def arm_order(arm: str) -> tuple[int, str]:
-    """Sort key that puts arms in genome order: 1p, 1q, 2p, ... Xp, Xq."""
-    number = arm[:-1]
-    if number.isdigit():
-        return int(number), arm[-1:]
-    return {"X": 23, "Y": 24}.get(number, 99), arm

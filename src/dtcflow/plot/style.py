@@ -13,7 +13,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -75,6 +75,35 @@ ARM_COLOURS: Final[dict[str, str]] = {
     "neutral": "#eef1f4",
     "not_assessable": "#ffffff",
 }
+CLASS_COLOURS: Final[dict[str, str]] = {
+    "malignant_confirmed": VERMILION,
+    "malignant_doublet": ORANGE,
+    "possible_tumour_doublet": "#332288",
+    "aneuploid_only": PURPLE,
+    "epithelial_cnv_neutral": BLUE,
+    "unassessable": MUTED,
+    "normal": "#b8c1cb",
+}
+"""Classes of cells; every class has a mark of its own, too: :data:`CLASS_MARKS`."""
+CLASS_MARKS: Final[dict[str, str]] = {
+    "malignant_confirmed": "o",
+    "malignant_doublet": "s",
+    "possible_tumour_doublet": "P",
+    "aneuploid_only": "D",
+    "epithelial_cnv_neutral": "^",
+    "unassessable": "x",
+    "normal": ".",
+}
+Dash = Literal["solid", "dashed", "dashdot", "dotted"]
+NULL_LINES: Final[dict[str, tuple[str, Dash]]] = {
+    "matched": (BLACK, "solid"),
+    "unseen": ("#5b4a00", "dashed"),
+    "decoy_flipped": ("#00694d", "dashdot"),
+    "decoy_permuted": ("#882255", "dotted"),
+}
+"""Colour and dash of the distributions that tumour cells are compared with."""
+CLONE_COLOURS: Final = ("#332288", "#DDCC77", "#882255", "#44AA99", "#661100", "#88CCEE", "#999933", "#AA4499")
+"""Side bar of a clone, by its place among the clones of its patient; the clone is named beside it."""
 OTHER_COLOURS: Final = ("#AA4499", "#661100", "#6699CC", "#CC6677", "#999999", "#004488", "#BBAA33", "#225555")
 
 POINT_DPI: Final = 144
@@ -117,6 +146,9 @@ RC: Final[dict[str, Any]] = {
     "image.composite_image": False,
 }
 
+_SVG_LENGTHS: Final = {"d", "x", "y"}
+_LONG_NUMBER: Final = re.compile(r"(\.\d{2})\d+")
+"""Points have two decimals in an SVG: a hundredth of a point is less than any screen or printer shows."""
 _SVG: Final = "http://www.w3.org/2000/svg"
 _XLINK: Final = "http://www.w3.org/1999/xlink"
 
@@ -234,6 +266,8 @@ def _svg_tree(figure: Figure) -> ET.Element:
     for parent in root.iter():
         if "'DejaVu Sans'" in (css := parent.get("style", "")):  # a viewer without it: the nearest in width
             parent.set("style", css.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana"))
+        for key in _SVG_LENGTHS & set(parent.keys()):
+            parent.set(key, _LONG_NUMBER.sub(r"\1", parent.attrib[key]))
         for child in list(parent):
             if child.tag == f"{{{_SVG}}}metadata":
                 parent.remove(child)
@@ -278,7 +312,9 @@ def _fewer_colours(png: bytes, colours: int) -> bytes:
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     pixels = np.asarray(image)
     opaque = bool((pixels[..., 3] == 255).all())
-    present, index = np.unique(pixels.reshape(-1, 4), axis=0, return_inverse=True)
+    packed = np.ascontiguousarray(pixels).view(np.dtype("<u4")).ravel()  # one number a pixel: 20 times faster than rows
+    values, index = np.unique(packed, return_inverse=True)
+    present = values.view(np.uint8).reshape(-1, 4)
     if opaque and len(present) <= colours:  # exact: a tile or a bar keeps the very colour of its legend
         small = Image.frombytes("P", image.size, index.astype(np.uint8).tobytes())
         small.putpalette(present[:, :3].tobytes())

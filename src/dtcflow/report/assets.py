@@ -219,3 +219,27 @@ def read_windows(path: Path) -> Windows:
         values = values.toarray() if hasattr(values, "toarray") else values
         layout = read_elem(handle["uns"]["cnv_windows"])
         return Windows(_index(handle), np.asarray(values, dtype=np.float32), pd.DataFrame(layout))
+
+
+def read_given_profile(path: Path) -> pd.DataFrame | None:
+    """Read the profile that the user gave (``arm``, ``expected`` log ratio) from a patient's file; None without."""
+    with h5py.File(path, "r") as handle:
+        if "given_profile" not in handle.get("uns", {}):
+            return None
+        frame = pd.DataFrame(read_elem(handle["uns"]["given_profile"]))
+    return frame if len(frame) and {"arm", "expected"} <= set(frame.columns) else None
+
+
+def read_clone_nulls(path: Path) -> pd.DataFrame | None:
+    """Read the statistics of null and decoy cells (``kind``, ``t``, ``llr``) of one patient's ``.h5ad``.
+
+    None when the file has none: written by an older version, or nothing was scored.
+    """
+    with h5py.File(path, "r") as handle:
+        if "clone_nulls" not in handle.get("uns", {}):
+            return None
+        frame = pd.DataFrame(read_elem(handle["uns"]["clone_nulls"]))
+    if not len(frame) or not {"kind", "t", "llr"} <= set(frame.columns):
+        return None
+    frame["kind"] = frame["kind"].astype(str)
+    return frame

@@ -86,18 +86,19 @@ def render(assets: Assets, *, max_points: int = MAX_POINTS, detail: float = 1.0)
     max_points
         Cells drawn per UMAP panel.
     detail
-        Share of the usual heatmap rows.
+        Share of the usual heatmap rows, and of the patients whose arms and cells are drawn large.
     """
     pictures = Pictures()
     patients = max(len(assets.cnv_windows), 1)
     rows = max(int(detail * min(HEATMAP_ROWS, HEATMAP_ROWS_TOTAL / patients)), 60)
     block_rows = max(int(detail * min(BLOCK_ROWS, BLOCK_ROWS_TOTAL / patients)), 6)
+    full = max(int(detail * sections_genome.FULL_PATIENTS), 1)
     makers: list[Callable[[], Section]] = [
         lambda: sections_evidence.claims_section(assets, pictures),
         lambda: sections.cohort_section(assets),
         lambda: sections_qc.qc_section(assets, pictures),
         lambda: sections.embedding_section(assets, pictures, max_points=max_points),
-        lambda: sections_genome.genome_section(assets, pictures, max_rows=rows, block_rows=block_rows),
+        lambda: sections_genome.genome_section(assets, pictures, max_rows=rows, block_rows=block_rows, full=full),
         lambda: sections_qc.loss_section(assets),
         lambda: sections.scores_section(assets),
         lambda: sections.methods_section(assets),

@@ -1,21 +1,23 @@
-"""Heatmap rows and bins, arm grid."""
+"""Heatmap: rows by clone, bins, side bars and strips."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from dtcflow.plot import style
 from dtcflow.plot.copy_number import (
     MIN_ROWS,
     Heatmap,
-    arm_grid,
-    arm_order,
     bin_windows,
     choose_rows,
     colour_limit,
@@ -51,14 +53,23 @@ def layout(arms: list[str], starts: list[int]) -> pd.DataFrame:
 def test_blocks_come_in_reading_order() -> None:
     labels = [block.label for block in choose_rows(cells(3, 2, 1, 8))]
     assert labels == [
-        "reference (normal cells)",
-        "other cells called normal",
-        "undecided",
         "DTC, clone A",
         "malignant in primary, clone A",
         "DTC, clone B",
         "malignant in primary, clone B",
+        "undecided",
+        "other cells called normal",
+        "reference (normal cells)",
     ]
+
+
+def test_clones_are_in_order_of_their_numbers_and_cells_without_one_come_last() -> None:
+    frame = cells(2, 0, 0, 4)
+    frame.loc[2:, "clone_id"] = ["P_c10", "", "P_c2", "P_c10"]
+    frame.loc[2:, "compartment"] = "marrow"
+    frame.loc[2:, "is_dtc"] = True
+    blocks = [block for block in choose_rows(frame) if block.is_malignant]
+    assert [(block.clone, len(block.rows)) for block in blocks] == [("P_c2", 1), ("P_c10", 2), ("", 1)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,7 +88,7 @@ def test_no_malignant_cell_is_ever_dropped(others: tuple[int, int, int], n_malig
 def test_groups_are_capped_and_the_choice_ignores_the_order_of_cells() -> None:
     frame = cells(900, 900, 0, 3)
     blocks = choose_rows(frame, max_rows=203)
-    assert [len(block.rows) for block in blocks[:2]] == [100, 100]
+    assert [len(block.rows) for block in blocks[-2:]] == [100, 100]
     order = np.random.default_rng(0).permutation(len(frame))
     shuffled = frame.iloc[order].reset_index(drop=True)
     for first, second in zip(blocks, choose_rows(shuffled, max_rows=203), strict=True):
@@ -153,21 +164,73 @@ def test_block_labels_say_how_many_are_drawn() -> None:
     assert "reference (normal cells) (80 of 500)" in svg
 
 
-def test_arms_sort_as_in_the_genome() -> None:
-    assert sorted(["Xq", "10p", "2q", "1q", "1p"], key=arm_order) == ["1p", "1q", "2q", "10p", "Xq"]
-
-
-def test_arm_grid_marks_states_by_sign_and_not_by_colour_alone() -> None:
-    arms = pd.DataFrame(
-        {
-            "sample_id": "S_1",
-            "clone_id": "A",
-            "arm": ["1q", "16q", "2p", "3p"],
-            "state": ["gain", "loss", "neutral", "not_assessable"],
-            "n_cells": [12, 12, 12, np.nan],
-        }
+def panel(frame: pd.DataFrame, called: dict[str, dict[str, str]] | None = None) -> Heatmap:
+    matrix, bins = bin_windows(
+        np.zeros((len(frame), 6), dtype=np.float32), layout(["1p", "1p", "1q", "1q", "2p", "2q"], [1, 2, 3, 4, 5, 6])
     )
-    svg = style.svg_file(arm_grid(arms))
-    for shown in (">+<", ">–<", ">·<", "S_1 · A (12)"):
-        assert shown in svg
-    assert "No chromosome arm was tested" in style.svg_file(arm_grid(arms.iloc[:0]))
+    return Heatmap("P", matrix, bins, choose_rows(frame), called or {})
+
+
+def colours(ax: Axes) -> list[str]:
+    """Face colours of the side bars of a row of cells, from the outside in."""
+    bars = [patch for patch in ax.patches if patch.get_transform() is not ax.transData and patch.get_x() < 0]
+    return [to_hex(bar.get_facecolor()) for bar in sorted(bars, key=lambda bar: (bar.get_x(), -bar.get_y()))]
+
+
+def rows_of(figure: Figure) -> list[Axes]:
+    return [ax for ax in figure.get_axes() if ax.get_ylabel() not in ("", "log ratio (ln)")]
+
+
+def test_side_bars_give_call_clone_and_compartment() -> None:
+    frame = cells(6, 0, 0, 2)
+    frame["compartment"] = ["primary"] * 4 + ["marrow"] * 4
+    frame.loc[6:, "is_dtc"] = True
+    top, second, *_, reference = rows_of(heatmaps([panel(frame)], limit=0.1))
+    assert top.get_ylabel().startswith("DTC, clone A")
+    malignant = style.CALL_COLOURS["malignant"].lower()
+    marrow, primary = (style.COMPARTMENT_COLOURS[name].lower() for name in ("marrow", "primary"))
+    assert colours(top) == [malignant, style.CLONE_COLOURS[0].lower(), marrow]
+    assert second.get_ylabel().startswith("DTC, clone B")
+    assert colours(second) == [malignant, style.CLONE_COLOURS[1].lower(), marrow]
+    assert reference.get_ylabel().startswith("reference")
+    # no clone bar; marrow (2 rows) above primary (4 rows), each as high as its share
+    assert colours(reference) == ["#7b8794", marrow, primary]
+    heights = [round(float(patch.get_height()), 6) for patch in reference.patches if patch.get_height() < 1]
+    assert sorted(heights) == [round(2 / 6, 6), round(4 / 6, 6)]
+
+
+def test_borders_lie_between_chromosomes_and_centromeres_within() -> None:
+    ax = rows_of(heatmaps([panel(cells(3, 0, 0, 0))], limit=0.1))[0]
+    solid, dotted = ax.collections
+    assert [segment[0, 0] for segment in solid.get_segments()] == [3.5]  # after 1q
+    assert [segment[0, 0] for segment in dotted.get_segments()] == [1.5, 4.5]  # 1p|1q and 2p|2q
+
+
+def test_called_arms_are_a_strip_above_their_clone_and_only_there() -> None:
+    frame = cells(2, 0, 0, 4)
+    called = {"A": {"1q": "gain", "2p": "loss", "9p": "loss"}, "Z": {"1p": "gain"}}
+    figure = heatmaps([panel(frame, called)], limit=0.1)
+    strips = [ax for ax in rows_of(figure) if ax.get_ylabel().startswith("arms called")]
+    assert [ax.get_ylabel() for ax in strips] == ["arms called in clone A"]
+    arms = {
+        (float(patch.get_x()), float(patch.get_width())): to_hex(patch.get_facecolor())
+        for patch in strips[0].patches
+        if patch.get_x() >= -0.5 and patch.get_transform() is not strips[0].transAxes and patch.get_width() >= 1
+    }
+    assert arms == {(1.5, 2.0): style.ARM_COLOURS["gain"], (3.5, 1.0): style.ARM_COLOURS["loss"]}
+    assert [text.get_text() for text in strips[0].texts] == ["+", "–"]
+    labels = [ax.get_ylabel() for ax in rows_of(figure)]
+    assert labels.index("arms called in clone A") == labels.index(next(x for x in labels if "clone A (" in x)) - 1
+
+
+@pytest.mark.parametrize("n", [1, 30, 60])
+def test_every_patient_is_drawn_named_or_counted(n: int) -> None:
+    panels = [replace(panel(cells(3, 0, 0, 2)), patient_id=f"P{i:02d}") for i in range(n)]
+    figure = heatmaps(panels, limit=0.1, max_height=20.0)
+    drawn = {ax.get_title(loc="left") for ax in figure.get_axes()}
+    said = " ".join(text.get_text() for ax in figure.get_axes() for text in ax.texts)
+    shown = [f"Patient {p.patient_id}" in drawn for p in panels]
+    named = [p.patient_id in said for p in panels]
+    assert not any(a and b for a, b in zip(shown, named, strict=True))
+    more = re.search(r"and (\d+) more", said)
+    assert sum(shown) + sum(named) + (int(more[1]) if more else 0) == n

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dtcflow import contracts
+from dtcflow.cnv.run import EMPTY_TABLES
 from dtcflow.report.inputs import ReportInputs
 
 TYPES = ("T_NK", "B", "plasma", "monocyte", "erythroid", "megakaryocyte", "HSPC", "neutrophil")
@@ -163,6 +164,9 @@ def _windows(rng: np.random.Generator, cells: pd.DataFrame, per_arm: int) -> ad.
     packed = ad.AnnData(obs=pd.DataFrame(index=pd.Index(cells["cell_id"].astype(object))))
     packed.obsm["X_cnv"] = values.astype(np.float32)
     packed.uns["cnv_windows"] = layout[["chromosome", "start", "end", "arm"]]
+    for name, columns in EMPTY_TABLES.items():
+        if name != "cnv_windows":
+            packed.uns[name] = pd.DataFrame({column: pd.Series([], dtype=dtype) for column, dtype in columns.items()})
     return packed
 
 
@@ -242,6 +246,8 @@ def make_study(
             "n_arms_altered": 0,
             "cnv_score_infercnvpy": np.where(passed["malignant_call"] == "malignant", 0.05, 0.01)
             + rng.normal(0, 0.004, len(passed)),
+            "clone_t": np.nan,
+            "clone_decoy_q": np.nan,
         }
     )
     arms = pd.DataFrame(

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from dtcflow.contracts import DtcflowError
-from dtcflow.plot import copy_number, style
+from dtcflow.plot import copy_number, copy_number_arms, copy_number_cells, style
 from dtcflow.report import build, sections, sections_evidence, sections_qc
 from dtcflow.report.inputs import FIGURES, ReportInputs
 
@@ -26,6 +26,7 @@ ALLOWED = frozenset(
         *("nav", "details", "summary", "ol", "ul", "li", "main", "section", "span", "table", "caption", "thead"),
         *("tbody", "tr", "th", "td", "abbr", "figure", "figcaption"),
         *("svg", "defs", "g", "path", "text", "tspan", "use", "clippath", "rect", "image"),
+        "pattern",  # hatches
     }
 )
 
@@ -69,7 +70,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (sections, ("umap_panels",)),
         (sections_qc, ("waterfall",)),
         (sections_evidence, ("patient_effects", "specification_curve")),
-        (copy_number, ("heatmaps", "arm_grid")),
+        (copy_number, ("heatmaps",)),
+        (copy_number_arms, ("arm_grid", "lollipops", "karyotype")),
+        (copy_number_cells, ("score_histogram", "score_histograms", "evidence")),
     ):
         for name in names:
             monkeypatch.setattr(module, name, lambda *_, **__: None)
@@ -256,7 +259,7 @@ def test_each_result_that_is_not_there_is_said(make: Any, tmp_path: Path, name: 
         "intake_reports": "Intake reports are not part of this run.",
         "cnv_statuses": "Copy-number statuses are not part of this run.",
         "cnv_windows": "No patient has copy-number windows",
-        "cnv_cells": "Which cells were the reference is not part of this run",
+        "cnv_cells": "The copy-number evidence of single cells is not part of this run.",
     }
     default = next(field.default for field in fields(ReportInputs) if field.name == name)
     nothing: Any = None if default is None else ()
