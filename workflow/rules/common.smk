@@ -6,7 +6,7 @@ from dtcflow import resources as shipped
 from dtcflow.contracts import DtcflowError
 from dtcflow.io.checks import check_study
 from dtcflow.io.config import load_config
-from dtcflow.io.sheet import read_samples
+from dtcflow.io.sheet import known_copy_number, read_samples
 from dtcflow.provenance import code_fingerprint
 from dtcflow.runs import failure_text
 from snakemake.exceptions import WorkflowError
@@ -58,6 +58,12 @@ def unfiltered_beside(wildcards):
     """Unfiltered matrix that lies beside the sample's filtered one, if any."""
     path = SAMPLES.loc[wildcards.sample].get("raw_path", "")
     return [path] if isinstance(path, str) and path else []
+
+
+def known_profile(wildcards):
+    """Known copy number of the job's patient, if the sheet names one."""
+    path, _ = known_copy_number(SAMPLES, wildcards.patient)
+    return [path] if path else []
 
 
 def memory(base, factor=10):

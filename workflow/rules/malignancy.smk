@@ -7,6 +7,7 @@ rule infer_copy_number:
         qc=of_patient("<results>/qc/samples/{sample}.tsv.gz"),
         annotation="<results>/annotation/cells.tsv.gz",
         genes="<results>/embedding/genes.tsv.gz",
+        profile=known_profile,
     output:
         cells="<results>/cnv/patients/{patient}.cells.tsv.gz",
         windows="<results>/cnv/patients/{patient}.h5ad",
@@ -25,6 +26,8 @@ rule infer_copy_number:
         settings=lookup("copy_number", within=config),
         epithelial_z=lookup("annotation/epithelial_z", within=config),
         seed=lookup("seed", within=config),
+        build=lookup("intake/genome_build", within=config),
+        samples=lambda wildcards: samples_of(wildcards.patient),
         code=code_fingerprint("dtcflow.cnv.run", "dtcflow.cells"),
     script:
         "../scripts/infer_copy_number.py"
