@@ -31,6 +31,8 @@ def _checked_study():
 SETTINGS, SAMPLES = _checked_study()
 config.update(SETTINGS)
 PATIENTS = sorted(SAMPLES["patient_id"].unique())
+# patient -> known copy number, for the patients that have one
+PROFILES = {patient: path for patient in PATIENTS if (path := known_copy_number(SAMPLES, patient))}
 GENE_POSITIONS = config["intake"]["gene_positions"] or str(shipped.path("gene_positions.tsv.gz"))
 
 
@@ -62,8 +64,7 @@ def unfiltered_beside(wildcards):
 
 def known_profile(wildcards):
     """Known copy number of the job's patient, if the sheet names one."""
-    path, _ = known_copy_number(SAMPLES, wildcards.patient)
-    return [path] if path else []
+    return [PROFILES[wildcards.patient]] if wildcards.patient in PROFILES else []
 
 
 def memory(base, factor=10):

@@ -65,3 +65,58 @@ rule call_cells:
         code=code_fingerprint("dtcflow.call"),
     script:
         "../scripts/call_cells.py"
+
+
+rule compare_profiles:
+    input:
+        calls="<results>/calls/cells.tsv.gz",
+        windows=expand("<results>/cnv/patients/{patient}.h5ad", patient=PROFILES),
+        profiles=list(PROFILES.values()),
+    output:
+        report(
+            "<results>/cnv/comparison.tsv",
+            caption="../report/comparison.rst",
+            category="Copy number",
+            labels={"table": "against known copy number"},
+        ),
+    log:
+        "<logs>/compare_profiles.log",
+    benchmark:
+        "<benchmarks>/compare_profiles.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000, factor=20),
+        runtime=minutes(10),
+    params:
+        patients={patient: samples_of(patient) for patient in PROFILES},
+        effect=lookup("copy_number/min_abs_log_ratio", within=config),
+        build=lookup("intake/genome_build", within=config),
+        code=code_fingerprint("dtcflow.cnv.compare"),
+    script:
+        "../scripts/compare_profiles.py"
+
+
+rule export_segments:
+    input:
+        calls="<results>/calls/cells.tsv.gz",
+        windows=of_cohort("<results>/cnv/patients/{patient}.h5ad"),
+    output:
+        "<results>/cnv/segments.seg",
+    log:
+        "<logs>/export_segments.log",
+    benchmark:
+        "<benchmarks>/export_segments.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000, factor=20),
+        runtime=minutes(10),
+    params:
+        effect=lookup("copy_number/min_abs_log_ratio", within=config),
+        build=lookup("intake/genome_build", within=config),
+        code=code_fingerprint("dtcflow.cnv.seg"),
+    script:
+        "../scripts/export_segments.py"

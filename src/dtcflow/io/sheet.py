@@ -426,14 +426,13 @@ def _frame(rows: list[dict[str, Any]], header: list[str], schema: Mapping[str, A
     return frame
 
 
-def known_copy_number(samples: pd.DataFrame, patient_id: str) -> tuple[str, list[str]]:
-    """Return the path of a patient's known copy number (empty without one) and the ids of the patient's samples.
+def known_copy_number(samples: pd.DataFrame, patient_id: str) -> str:
+    """Return the path of a patient's known copy number, empty without one.
 
     The sheet may name it in one row of the patient or in all of them; :func:`read_samples` refuses two different ones.
     """
-    own = samples[(samples["patient_id"] == patient_id).to_numpy(dtype=bool)]
-    named = [str(path) for path in own["cnv_profile"] if path]
-    return (named[0] if named else ""), [str(name) for name in own.index]
+    own = samples.loc[(samples["patient_id"] == patient_id).to_numpy(dtype=bool), "cnv_profile"]
+    return next((str(path) for path in own if path), "")
 
 
 def sample_row(samples: pd.DataFrame, sample_id: str) -> dict[str, Any]:
