@@ -1,4 +1,4 @@
-"""The ``dtcflow`` command: start and check a study, simulate a cohort, unlock a killed run, compare, say the verdict."""
+"""The ``dtcflow`` command: start, check, simulate and unlock studies, compare copy number, say the verdict."""
 
 from __future__ import annotations
 

@@ -37,9 +37,9 @@ Floats = npt.NDArray[np.float64]
 Kind = Literal["copy_number", "log2", "log_ratio", "state"]
 
 MAX_PROBLEMS: Final = 20
-MIN_COPIES_MEDIAN: Final = 1.0
-"""A column without negative values whose length-weighted median reaches this holds copy numbers: as a log2 ratio it
-would say that most of the genome has twice the copies of the genome's average."""
+MIN_COPIES_MEDIAN: Final = 1.5
+"""A column without negative values whose length-weighted median reaches this (1 when all are whole numbers) holds copy
+numbers: as log2 ratios they would say that most of the genome has nearly six copies."""
 END_TOLERANCE: Final = 100_000
 """Base pairs by which the segments must reach further beyond the chromosomes' ends of one build than of the other to
 tell the two apart."""
@@ -260,7 +260,8 @@ def _values(layout: Layout, frame: pd.DataFrame, problems: _Problems) -> tuple[K
             problems.add(int(row), layout.column, repr(text[:40]), "a finite number", fix)
     frame = frame.assign(value=np.array(numbers, dtype=np.float64))
     known = frame[np.isfinite(frame["value"].to_numpy(dtype=float))]
-    copies = bool(len(known)) and known["value"].min() >= 0 and _weighted_median(known) >= MIN_COPIES_MEDIAN
+    least = 1.0 if (known["value"] % 1 == 0).all() else MIN_COPIES_MEDIAN
+    copies = bool(len(known)) and known["value"].min() >= 0 and _weighted_median(known) >= least
     if kind in ("seg", "by_content"):
         return ("copy_number" if copies else "log2"), frame
     if kind == "log2" and copies:

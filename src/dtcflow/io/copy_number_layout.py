@@ -164,7 +164,8 @@ def _value_column(path: Path, first: list[str], names: list[str], row: int) -> t
                     pair = names.index(major), names.index(minor)
                     return pair, kind, f"{first[pair[0]]} + {first[pair[1]]}"
     every = [alias for aliases in VALUES.values() for alias in aliases]
-    near = next((hint for name in names if (hint := suggest(name, every))), None)
+    others = {alias for aliases in ALIASES.values() for alias in aliases}
+    near = next((hint for name in names if name not in others and (hint := suggest(name, every))), None)
     raise InputError(
         f"{path}: the copy-number profile has no column with values",
         [
