@@ -73,7 +73,7 @@ rule compare_profiles:
         windows=expand("<results>/cnv/patients/{patient}.h5ad", patient=PROFILES),
         profiles=list(PROFILES.values()),
     output:
-        report(
+        comparison=report(
             "<results>/cnv/comparison.tsv",
             caption="../report/comparison.rst",
             category="Copy number",
@@ -103,7 +103,7 @@ rule export_segments:
         calls="<results>/calls/cells.tsv.gz",
         windows=of_cohort("<results>/cnv/patients/{patient}.h5ad"),
     output:
-        "<results>/cnv/segments.seg",
+        segments="<results>/cnv/segments.seg",
     log:
         "<logs>/export_segments.log",
     benchmark:

@@ -10,9 +10,15 @@ from dtcflow.contracts import read_stage, read_table, write_table
 
 files, params = snakemake.input, snakemake.params
 calls = read_table(files.calls, "calls")
-tables = []
-for (patient, samples), windows, path in zip(params.patients.items(), files.windows, files.profiles, strict=True):
-    given = read_given(path, patient_id=patient, sample_ids=samples, build=params.build)
-    packed = read_stage(windows, "cnv")
-    tables.append(compare_patient(given, packed, calls, patient_id=patient, effect=params.effect, build=params.build))
-write_table(stack_comparisons(tables), snakemake.output[0], "comparison")
+tables = [
+    compare_patient(
+        read_given(path, patient_id=patient, sample_ids=samples, build=params.build),
+        read_stage(windows, "cnv"),
+        calls,
+        patient_id=patient,
+        effect=params.effect,
+        build=params.build,
+    )
+    for (patient, samples), windows, path in zip(params.patients.items(), files.windows, files.profiles, strict=True)
+]
+write_table(stack_comparisons(tables), snakemake.output.comparison, "comparison")

@@ -13,4 +13,4 @@ tables = [
     patient_segments(read_stage(path, "cnv"), calls, effect=params.effect, build=params.build)
     for path in snakemake.input.windows
 ]
-write_table(stack_segments(tables), snakemake.output[0], "segments")
+write_table(stack_segments(tables), snakemake.output.segments, "segments")
