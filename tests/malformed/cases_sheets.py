@@ -226,6 +226,8 @@ def copy_number_profile_with_a_row_upside_down(study: Study) -> None:
 
 @case("cnv_profile", "row 3", "one value per patient", "'a.seg' in row 2")
 def two_copy_number_profiles_of_one_patient(study: Study) -> None:
+    for name in ("a.seg", "b.seg"):
+        (study.folder / name).write_text("arm\tstate\n1p\tgain\n1q\tloss\n8q\tneutral\n")
     study.rows[1][1] = study.rows[0][1]
     study.column("cnv_profile", "a.seg", "b.seg")
 

@@ -70,9 +70,13 @@ def _made_here(config: Mapping[str, Any], sample: str, path: str) -> bool:
 def _in_sheet(error: DtcflowError, sheet: Path, line: int | None, column: str) -> list[Problem]:
     """The problems of an input, at the field of the sample sheet that named it."""
     what = error.message.rsplit(": ", 1)[-1]
+
+    def told(problem: Problem) -> str:
+        place = "".join(f", {part}" for part in (problem.row and f"row {problem.row}", problem.key) if part)
+        return f"{what} ({problem.found}) in {problem.where}{place}"
+
     return [
-        replace(problem, where=str(sheet), row=line, key=column, found=f"{what} ({problem.found}) in {problem.where}")
-        for problem in _problems(error)
+        replace(problem, where=str(sheet), row=line, key=column, found=told(problem)) for problem in _problems(error)
     ]
 
 
