@@ -116,7 +116,6 @@ rule export_segments:
         runtime=minutes(10),
     params:
         effect=lookup("copy_number/min_abs_log_ratio", within=config),
-        build=lookup("intake/genome_build", within=config),
         code=code_fingerprint("dtcflow.cnv.seg"),
     script:
         "../scripts/export_segments.py"

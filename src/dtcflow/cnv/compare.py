@@ -1,7 +1,8 @@
 """Copy number from expression against a tumour's known copy number from DNA.
 
-Per sample and clone, on chromosome arms and on 1 Mb bins. Both sides are relative to the tumour's level: the known
-profile to its commonest number of copies, the measured one to the regions that the known profile calls neutral.
+Per sample and clone, on chromosome arms and on 1 Mb bins (a bin has the value of its segment). Both sides are relative
+to the tumour's level: the known profile to its commonest number of copies, the measured one to the regions that the
+known profile calls neutral.
 Gains and losses of the known profile are log2 ratios from 0.2 up and from -0.25 down (the limits by which CNVkit calls
 a tumour of unknown purity; Talevich et al. 2016, PLoS Comput Biol 12:e1004873).
 """
@@ -22,8 +23,8 @@ from dtcflow.cnv.arms import AUTOSOMES
 from dtcflow.cnv.given import GivenProfile, RegionProfile, read_given
 from dtcflow.cnv.null import Floats
 from dtcflow.cnv.profile import arm_table
-from dtcflow.cnv.run import unpack
-from dtcflow.contracts import TABLES, X_CNV, InputError, Problem, read_stage, read_table
+from dtcflow.cnv.run import unpack, unpack_segments
+from dtcflow.contracts import TABLES, InputError, Problem, read_stage, read_table
 from dtcflow.genes import load_arms, load_positions
 
 GAIN_LOG2: Final = 0.2
@@ -65,7 +66,7 @@ def comparison_metrics(
     Parameters
     ----------
     log_ratio
-        Measured natural log ratio of expression; NaN where not measured.
+        Measured log ratio, which is ``U / I``, the relative change of expression; NaN where not measured.
     copy_ratio
         Known copies relative to the tumour's level; NaN where not covered. Regions that lack one of the two are left
         out.
@@ -107,7 +108,7 @@ def comparison_metrics(
         "f1_loss": f1_score(call == -1, state == -1),
         "rmse_neutral": float(np.sqrt(np.mean(np.square(centred[neutral])))) if neutral.any() else nan,
         "offset": offset if neutral.any() else nan,
-        "dosage_slope": float(np.polyfit(known - 1.0, np.expm1(centred), 1)[0]) if varied else nan,
+        "dosage_slope": float(np.polyfit(known - 1.0, centred, 1)[0]) if varied else nan,
     }
 
 
@@ -133,42 +134,25 @@ def megabase_bins(build: str = "GRCh38", *, size: int = BIN) -> pd.DataFrame:
 
 
 def clone_track(packed: ad.AnnData, members: Bools) -> pd.DataFrame:
-    """Measured log ratio of a group of cells along the genome, centred on its median.
-
-    From the additive segment statistics where stage ``cnv`` holds them, else the mean of the smoothed windows.
+    """Measured log ratio of a group of cells per segment (stage ``cnv``), centred on its median.
 
     Returns
     -------
     pandas.DataFrame
-        ``chromosome start end arm n_genes log_ratio se``; ``se`` is NaN for windows. Regions without information have
-        a NaN log ratio.
+        ``chromosome start end arm n_genes log_ratio se``; segments without information have NaN.
     """
-    if "segments" in packed.uns:
-        layout = pd.DataFrame(packed.uns["segments"]).reset_index(drop=True)
-        u, info = (
-            sum(np.asarray(packed.obsm[f"segment_{kind}_half{half}"])[members].sum(axis=0, dtype=np.float64)
-                for half in (0, 1))
-            for kind in ("u", "info")
-        )  # fmt: skip
-        with np.errstate(invalid="ignore", divide="ignore"):
-            log_ratio = np.where(info > 0, u / info, np.nan)
-            variance = layout["inflation"].to_numpy(dtype=float) / info + layout["tau"].to_numpy(dtype=float) ** 2
-            se = np.where(info > 0, np.sqrt(variance), np.nan)
-    else:
-        layout = pd.DataFrame(packed.uns["cnv_windows"]).reset_index(drop=True)
-        values = np.asarray(packed.obsm[X_CNV])[members]
-        log_ratio = values.mean(axis=0, dtype=np.float64) if len(values) else np.full(len(layout), np.nan)
-        se = np.full(len(layout), np.nan)
-    track = layout[["chromosome", "start", "end", "arm", "n_genes"]].copy()
+    statistics, inflation, tau, segments = unpack_segments(packed)
+    u, info = (part[members].sum(axis=0) for part in (statistics.full.u, statistics.full.info))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_ratio = np.where(info > 0, u / info, np.nan)
+        se = np.where(info > 0, np.sqrt(inflation / info + tau**2), np.nan)
+    track = segments[["chromosome", "start", "end", "arm", "n_genes"]].reset_index(drop=True)
     centre = np.nanmedian(log_ratio) if np.isfinite(log_ratio).any() else 0.0
     return track.assign(log_ratio=log_ratio - centre, se=se)
 
 
 def over_bins(track: pd.DataFrame, bins: pd.DataFrame) -> Floats:
-    """Mean of a track over each bin, weighted by overlap; NaN where no region of the bin's arm lies.
-
-    A window of genes from both sides of a centromere counts on the arm of its middle gene only.
-    """
+    """Mean of a track over each bin, weighted by overlap; NaN where no region of the bin's arm lies."""
     found = np.full(len(bins), np.nan)
     known = track[np.isfinite(track["log_ratio"].to_numpy(dtype=float))]
     for name, part in known.groupby("arm", sort=False):

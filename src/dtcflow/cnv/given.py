@@ -3,18 +3,20 @@ r"""A tumour's known copy number as the profile that cells are scored by.
 A place with :math:`c` copies where the tumour's level is :math:`p` has the copy ratio :math:`r = c / p`, and its genes
 are expressed :math:`1 + s\,(r - 1)` times as much, with the dosage slope :math:`s = 0.8`; the expected log ratio of an
 arm or segment is the logarithm of the mean over its genes. A profile that was not learned from the cells needs no
-seeds and no leave-out: every cell, those of the reference included, is scored by the same numbers.
+seeds and no leave-out: every cell, those of the reference included, is scored by the same numbers, on segments of some
+forty genes, so that events within an arm count.
 
-What a profile does not cover is *not covered*, which is not neutral: such arms take no part in the score. The score
-statistic ``T`` does not depend on the level or the scale of the profile. The likelihood ratio and the share of the
-profile in a cell do; the purity of bulk DNA and a tumour's own dosage slope are unknown, so that one scale per patient
-is estimated from the candidates that ``T`` points out, on one half of the genes for cells chosen by the other half.
+What a profile does not cover is *not covered*, which is not neutral: such segments take no part in the score. The
+score statistic ``T``, from which the p-values come, depends on nothing but the profile and the cell, and a shift of all
+log ratios leaves it as it is. The likelihood ratio and the share of the profile in a cell need its scale, too; the
+purity of bulk DNA and a tumour's own dosage slope are unknown, so that one scale per patient is estimated from the
+candidates that ``T`` points out, on one half of the genes for cells chosen by the other half.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dtcflow.cnv.arms import AUTOSOMES, ArmStatistics
+from dtcflow.cnv.arms import AUTOSOMES, ArmModel, ArmStatistics, SplitStatistics
+from dtcflow.cnv.decoys import decoy_profiles
 from dtcflow.cnv.null import Floats, tail_p_values
-from dtcflow.cnv.profile import BestMatch, SplitStatistics, best_match
+from dtcflow.cnv.profile import BestMatch, best_match, score_against
+from dtcflow.cnv.scoring import Scored
 from dtcflow.genes import load_arms
 from dtcflow.io.copy_number import KnownCopyNumber, read_copy_number, weighted_median
 
@@ -47,6 +51,8 @@ SCALE_CELLS: Final = 5
 SCALE_MAX_ERROR: Final = 0.15
 SCALE_RANGE: Final = (0.4, 2.5)
 """A profile of a third of tumour DNA is 2.5 times too flat; an estimate outside is no scale but another genome."""
+N_DECOYS: Final = 99
+"""Arm-permuted decoys beside the flipped one. They need no loop, and with 100 a single cell can reach a rate of .01."""
 MIN_AGREEMENT: Final = 0.5
 """Correlation of given and learned profile over arms below which the cells do not show the given profile. Chosen on
 simulation (20 arms, 6 of them altered, seeds 1 and 2): of 48 profiles with their arms permuted 95 % stay below it, the
@@ -113,6 +119,16 @@ class GivenProfile:
             ratio[i] = overlap @ part["ratio"].to_numpy() / max(float(overlap.sum()), 1.0)
         return _regions([str(name) for name in regions.index], ratio, covered)
 
+    def on_model(self, genes: pd.DataFrame, model: ArmModel) -> PlacedProfile:
+        """Expected log ratios of a model's segments and arms; ``genes`` are the columns of its count matrix."""
+        layout = model.layout
+        used = genes.iloc[model.genes]
+        segment = layout.column_bin[model.genes] // 2
+        return PlacedProfile(
+            self.over_genes(used, segment, layout.segments),
+            self.over_genes(used, layout.segment_arm[segment], layout.arms),
+        )
+
 
 @dataclass(frozen=True)
 class RegionProfile:
@@ -127,12 +143,30 @@ class RegionProfile:
     """Share of the region with a value."""
 
     @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Regions that the profile covers."""
+        return np.isfinite(self.expected)
+
+    @property
+    def relative_change(self) -> Floats:
+        """Expected relative change of expression, the scale of learned profiles; 0 where not covered."""
+        return np.where(self.known, np.expm1(np.where(self.known, self.expected, 0.0)), 0.0)
+
+
+@dataclass(frozen=True)
+class PlacedProfile:
+    """A given profile on the segments and the arms of one patient's model."""
+
+    segments: RegionProfile
+    arms: RegionProfile
+
+    @property
     def problem(self) -> str:
         """Why cells cannot be scored by this profile; empty when they can."""
-        known = self.expected[np.isfinite(self.expected)]
-        if len(known) < MIN_ARMS:
-            return f"covers {len(known)} of {len(self.names)} arms, {MIN_ARMS} are needed"
-        if np.std(known) < FLAT:
+        n_arms = int(self.arms.known.sum())
+        if n_arms < MIN_ARMS:
+            return f"covers {n_arms} of {len(self.arms.names)} arms, {MIN_ARMS} are needed"
+        if np.std(self.segments.expected[self.segments.known]) < FLAT:
             return "is flat where it covers the genome (neutral parts must be given, too)"
         return ""
 
@@ -155,7 +189,7 @@ def relative_to_level(known: KnownCopyNumber, *, build: str = "GRCh38") -> Given
 
     Absolute copies are divided by the tumour's level, which is the length-weighted median over the autosomes: the
     commonest number of copies, close to its ploidy. log2 ratios are centred by their median and taken as they are, as
-    if the DNA were all tumour. A natural log ratio (our own ``arms.tsv``) is of expression and gives itself back.
+    if the DNA were all tumour. A natural log ratio is of expression and gives itself back.
     """
     frame = known.segments
     autosomal = frame[frame["chromosome"].isin(AUTOSOMES).to_numpy()]
@@ -192,11 +226,13 @@ class GivenScores:
     """All cells against a given profile."""
 
     best: BestMatch
-    """Of every cell; ``profiles`` is the one that was used (scaled; 0 where it is not covered)."""
-    matched_t: Floats
-    """Score statistic of the held-out reference cells (types in the reference)."""
-    unseen_t: Floats
+    """Of every cell: ``t`` by the profile as given, the other fields by the scaled one, which is in ``profiles``."""
+    matched: BestMatch
+    """Of held-out reference cells, types in the reference."""
+    unseen: BestMatch
     """The same where the cell's type was left out of the reference."""
+    decoys: dict[str, Floats]
+    """``T`` of every cell by the profile with its sign flipped, and with its arms permuted."""
     scale: float
     scale_se: float
     """NaN when too few cells show the profile to tell its scale; it is then 1."""
@@ -208,6 +244,39 @@ def covered_only(statistics: ArmStatistics, covered: npt.NDArray[np.bool_]) -> A
     return ArmStatistics(statistics.u * covered, statistics.info * covered, statistics.arms)
 
 
+def score_patient(
+    placed: PlacedProfile, scored: Scored, candidates: npt.NDArray[np.bool_], *, seed: int
+) -> GivenScores:
+    """Score all cells of a patient against a given profile, on segments; decoys on arms.
+
+    Parameters
+    ----------
+    placed
+        The profile on the patient's model (:meth:`GivenProfile.on_model`).
+    scored
+        All cells and the held-out reference cells.
+    candidates
+        Cells that may be tumour; the scale is estimated on those that ``T`` points out.
+    seed
+        Of the permuted decoys.
+    """
+    null = scored.null
+    matched = null.matched.segments().full
+    unseen = null.unseen.segments().full if len(null.unseen.u) else matched
+    inflation = null.noise(of="segments").inflation
+    best, of_matched, of_unseen, scale = score_given(
+        placed.segments, scored.bins.segments(), matched, unseen, inflation, candidates
+    )
+    arms, known = covered_only(scored.statistics.full, placed.arms.known), np.flatnonzero(placed.arms.known)
+    decoys = {}
+    pooled = arms.info[candidates if candidates.any() else slice(None)].sum(axis=0)
+    for name, decoy in decoy_profiles(pooled[known], n_permuted=N_DECOYS, seed=seed).items():
+        spoilt = np.zeros(len(placed.arms.names))
+        spoilt[known] = decoy(placed.arms.relative_change[known])
+        decoys[name] = score_against(spoilt, arms, scored.noise.inflation)[0]
+    return GivenScores(best, of_matched, of_unseen, decoys, *scale)
+
+
 def score_given(
     profile: RegionProfile,
     statistics: SplitStatistics,
@@ -215,41 +284,32 @@ def score_given(
     unseen: ArmStatistics,
     inflation: Floats,
     candidates: npt.NDArray[np.bool_],
-) -> GivenScores:
-    """Score all cells against a given profile.
+) -> tuple[BestMatch, BestMatch, BestMatch, tuple[float, float, int]]:
+    """Score cells and two nulls against a profile on the regions of ``statistics``.
 
-    Parameters
-    ----------
-    profile
-        On the regions of ``statistics``, in their order.
-    statistics
-        All cells of the patient.
-    matched, unseen
-        Held-out reference cells under both nulls.
-    inflation
-        Variance of the reference's z per region.
-    candidates
-        Cells that may be tumour; the scale is estimated on those that ``T`` points out.
+    Returns
+    -------
+    BestMatch
+        Of the cells, of the ``matched`` and of the ``unseen`` reference cells.
+    tuple
+        Scale of the profile in this patient's tumour cells, its standard error (NaN: too few cells, the scale is 1)
+        and the number of cells that told it.
     """
-    covered = np.isfinite(profile.expected)
-    expected = np.where(covered, profile.expected, 0.0)
-    halves = [covered_only(half, covered) for half in statistics.halves]
-    null = covered_only(unseen if len(unseen.u) else matched, covered)
-    scale, error, n_cells = _scale(expected, halves, null, inflation, candidates)
-    used = (expected * scale)[None, :]
-    whole, matched, unseen = (covered_only(part, covered) for part in (statistics.full, matched, unseen))
-    return GivenScores(
-        best_match(used, whole, inflation),
-        best_match(used, matched, inflation).t,
-        best_match(used, unseen, inflation).t,
-        scale,
-        error,
-        n_cells,
+    change = profile.relative_change
+    whole, matched, unseen, *halves = (
+        covered_only(part, profile.known) for part in (statistics.full, matched, unseen, *statistics.halves)
     )
+    scale = _scale(change, halves, unseen, inflation, candidates)
+
+    def scores(part: ArmStatistics) -> BestMatch:
+        scaled = best_match((change * scale[0])[None, :], part, inflation)
+        return replace(scaled, t=score_against(change, part, inflation)[0])
+
+    return scores(whole), scores(matched), scores(unseen), scale
 
 
 def _scale(
-    expected: Floats,
+    change: Floats,
     halves: Sequence[ArmStatistics],
     null: ArmStatistics,
     inflation: Floats,
@@ -259,16 +319,16 @@ def _scale(
 
     Cells are chosen by one half of the genes and measured on the other, so that choosing them does not inflate it.
     """
-    null_t = best_match(expected[None, :], null, inflation).t
+    null_t = score_against(change, null, inflation)[0]
     numerator = denominator = variance = 0.0
     chosen_cells = np.zeros(len(candidates), dtype=bool)
     for chosen_by, measured_on in ((0, 1), (1, 0)):
-        t = best_match(expected[None, :], halves[chosen_by], inflation).t
+        t = score_against(change, halves[chosen_by], inflation)[0]
         chosen = candidates & (np.nan_to_num(tail_p_values(t, null_t), nan=1.0) <= SCALE_P)
         chosen_cells |= chosen
         part = halves[measured_on][chosen]
         info = part.info
-        centred = expected - (info @ expected / np.maximum(info.sum(axis=1), 1e-9))[:, None]
+        centred = change - (info @ change / np.maximum(info.sum(axis=1), 1e-9))[:, None]
         numerator += float((centred * part.u).sum())
         denominator += float((np.square(centred) * info).sum())
         variance += float((np.square(centred) * info * inflation).sum())
@@ -283,14 +343,15 @@ def _scale(
 
 def agreement(profile: RegionProfile, learned: Floats) -> float:
     """Pearson correlation of a given with a learned profile over the covered regions; NaN where it has no meaning."""
-    both = np.isfinite(profile.expected) & np.isfinite(learned)
-    if both.sum() < MIN_ARMS or np.ptp(profile.expected[both]) == 0 or np.ptp(learned[both]) == 0:
+    both = profile.known & np.isfinite(learned)
+    change = profile.relative_change[both]
+    if both.sum() < MIN_ARMS or np.ptp(change) == 0 or np.ptp(learned[both]) == 0:
         return float("nan")
-    return float(np.corrcoef(profile.expected[both], learned[both])[0, 1])
+    return float(np.corrcoef(change, learned[both])[0, 1])
 
 
 def profile_status(
-    profile: RegionProfile | None,
+    profile: PlacedProfile | None,
     scores: GivenScores | None,
     *,
     learned: Floats | None,
@@ -319,7 +380,7 @@ def profile_status(
     }
     if profile is None:
         return status
-    agreed = float("nan") if learned is None else agreement(profile, learned)
+    agreed = float("nan") if learned is None else agreement(profile.arms, learned)
     status["profile_agreement"] = agreed
     if scores is None:
         status["profile_warnings"].append(f"the given profile {profile.problem}; it was not used")
@@ -333,7 +394,7 @@ def profile_status(
     return status
 
 
-def describe(given: GivenProfile, profile: RegionProfile) -> dict[str, Any]:
+def describe(given: GivenProfile, profile: PlacedProfile) -> dict[str, Any]:
     """Entries of ``status`` about a given profile itself: what it is and what it covers."""
     known = given.source
     return {
@@ -344,12 +405,12 @@ def describe(given: GivenProfile, profile: RegionProfile) -> dict[str, Any]:
         "profile_build_known_by": known.build_known_by,
         "profile_level": given.level,
         "profile_genome_covered": given.genome_covered,
-        "profile_not_covered": [n for n, e in zip(profile.names, profile.expected, strict=True) if not np.isfinite(e)],
+        "profile_not_covered": [n for n, k in zip(profile.arms.names, profile.arms.known, strict=True) if not k],
     }
 
 
 def as_table(profile: RegionProfile) -> pd.DataFrame:
-    """A given profile as a table: ``arm copy_ratio expected covered``."""
+    """A given profile on arms as a table: ``arm copy_ratio expected covered``."""
     return pd.DataFrame(
         {
             "arm": pd.Series(list(profile.names), dtype=object),

@@ -1,14 +1,14 @@
 r"""Copy number of every sample and clone as segments for IGV, in the SEG format.
 
-Where stage ``cnv`` holds statistics of segments of some forty genes, neighbouring segments of an arm are joined by
-optimal partitioning (Jackson et al. 2005, IEEE Signal Process Lett 12:105): the partition minimises
+Stage ``cnv`` holds statistics of segments of some forty genes. Neighbouring ones of an arm are joined by optimal
+partitioning (Jackson et al. 2005, IEEE Signal Process Lett 12:105): the partition minimises
 
 .. math:: \sum_j w_j (x_j - m_{s(j)})^2 + \beta\,(\text{number of breakpoints}), \qquad w_j = 1 / \mathrm{se}_j^2,
 
 with :math:`\beta = 3 \log n` for :math:`n` segments of the genome: a breakpoint is a place and a level, and the place
-costs twice the level (the leading term of the modified BIC of Zhang & Siegmund 2007, Biometrics 63:22). Otherwise there
-is one segment per arm. Arms that cannot be assessed have no segment: IGV leaves them white, and a reader of the file
-must not take them for neutral.
+costs twice the level (the leading term of the modified BIC of Zhang & Siegmund 2007, Biometrics 63:22). A
+piece reaches from its first gene to its last. Arms that cannot be assessed have no segment: IGV leaves them white, and
+a reader of the file must not take them for neutral.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ import pandas as pd
 
 from dtcflow.cnv.compare import clone_groups, clone_track
 from dtcflow.cnv.null import Floats
-from dtcflow.cnv.profile import arm_table
+from dtcflow.cnv.profile import MIN_RELATIVE_CHANGE, arm_table
 from dtcflow.cnv.run import unpack
 from dtcflow.contracts import TABLES
-from dtcflow.genes import load_arms
 
 BREAKPOINT_PENALTY: Final = 3.0
 """Times the logarithm of the number of segments of the genome."""
@@ -99,39 +98,32 @@ def patient_segments(packed: ad.AnnData, calls: pd.DataFrame, *, effect: float, 
     pandas.DataFrame
         ``ID chrom loc.start loc.end num.mark seg.mean``: ``ID`` is ``sample:clone``, coordinates are 1-based and
         inclusive, ``num.mark`` is the number of genes and ``seg.mean`` the log2 ratio of expression to the reference,
-        centred on the clone's median. Arms that are not assessable are left out.
+        relative to the clone's median. Arms that are not assessable are left out.
     """
     calls = calls.set_index("cell_id", drop=False).loc[list(packed.obs_names)].reset_index(drop=True)
     statistics, inflation, tau = unpack(packed)
-    arms = load_arms(build).set_index("arm")
-    noise = packed.uns["arm_noise"]
-    n_genes = dict(zip(noise["arm"].astype(str), noise["n_genes"].astype(int), strict=True))
     tables = []
     for sample, clone, members in clone_groups(calls) if len(statistics.full.arms) else []:
         if clone == "all":
             continue
         table = arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=effect)
         table = table[(table["state"] != "not_assessable") & np.isfinite(table["log_ratio"])]
-        if "segments" in packed.uns:
-            pieces = fitted_segments(clone_track(packed, members))
-            pieces = pieces[pieces["arm"].isin(list(table.index))]
-        else:
-            names = [str(name) for name in table.index]
-            pieces = arms.loc[names, ["chromosome", "start", "end"]].reset_index()
-            pieces["n_genes"] = [n_genes[name] for name in names]
-            pieces["log_ratio"] = table["log_ratio"].to_numpy(dtype=float)
+        pieces = fitted_segments(clone_track(packed, members))
+        pieces = pieces[pieces["arm"].isin(list(table.index))]
         tables.append(_as_seg(pieces, f"{sample}:{clone}"))
     return stack_segments(tables)
 
 
 def _as_seg(pieces: pd.DataFrame, name: str) -> pd.DataFrame:
+    change = pieces["log_ratio"].to_numpy(dtype=float)
     columns: Mapping[str, Any] = {
         "ID": name,
         "chrom": pieces["chromosome"].astype(object).to_numpy(),
         "loc.start": pieces["start"].to_numpy(dtype=np.int64),
         "loc.end": pieces["end"].to_numpy(dtype=np.int64),
         "num.mark": pieces["n_genes"].to_numpy(dtype=np.int64),
-        "seg.mean": np.round(pieces["log_ratio"].to_numpy(dtype=float) / np.log(2.0), 4),
+        # what is pooled is the relative change of expression
+        "seg.mean": np.round(np.log2(1.0 + np.maximum(change, MIN_RELATIVE_CHANGE)), 4),
     }
     return pd.DataFrame(columns, index=range(len(pieces)))
 

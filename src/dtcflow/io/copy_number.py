@@ -105,7 +105,7 @@ def read_copy_number(
         SEG (``ID chrom loc.start loc.end num.mark seg.mean``, names vary), BED (``chrom start end value``, 0-based),
         TSV or CSV of segments (``chromosome start end`` and a value column), or an arm table (``arm`` and a value).
         Values: ``total_cn``/``copy_number``/``cn`` (or major and minor copies) are absolute copies; ``log2``,
-        ``seg.mean`` are log2 ratios; ``log_ratio`` is the natural log ratio of our own ``arms.tsv``; ``state`` is one
+        ``seg.mean`` are log2 ratios; ``log_ratio`` is a natural log ratio of expression; ``state`` is one
         of gain, loss, neutral, amplification, deep_deletion.
     patient_id, sample_ids
         Of several ids in one file the one that equals the patient's, else a sample's, is taken.
