@@ -1,8 +1,8 @@
 """Copy number from expression against a tumour's known copy number from DNA.
 
-Per sample and clone, on chromosome arms and on 1 Mb bins (a bin has the value of its segment). Both sides are relative
-to the tumour's level: the known profile to its commonest number of copies, the measured one to the regions that the
-known profile calls neutral.
+Per sample and clone, on chromosome arms and on 1 Mb bins (a bin has the level of the piece that
+:mod:`dtcflow.cnv.seg` fits there). Both sides are relative to the tumour's level: the known profile to its commonest
+number of copies, the measured one to the regions that the known profile calls neutral.
 Gains and losses of the known profile are log2 ratios from 0.2 up and from -0.25 down (the limits by which CNVkit calls
 a tumour of unknown purity; Talevich et al. 2016, PLoS Comput Biol 12:e1004873).
 """
@@ -23,7 +23,8 @@ from dtcflow.cnv.arms import AUTOSOMES
 from dtcflow.cnv.given import GivenProfile, RegionProfile, read_given
 from dtcflow.cnv.null import Floats
 from dtcflow.cnv.profile import arm_table
-from dtcflow.cnv.run import unpack, unpack_segments
+from dtcflow.cnv.run import unpack
+from dtcflow.cnv.seg import clone_groups, clone_track, fitted_segments
 from dtcflow.contracts import TABLES, InputError, Problem, read_stage, read_table
 from dtcflow.genes import load_arms, load_positions
 
@@ -133,24 +134,6 @@ def megabase_bins(build: str = "GRCh38", *, size: int = BIN) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["chromosome", "start", "end", "arm"])
 
 
-def clone_track(packed: ad.AnnData, members: Bools) -> pd.DataFrame:
-    """Measured log ratio of a group of cells per segment (stage ``cnv``), centred on its median.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``chromosome start end arm n_genes log_ratio se``; segments without information have NaN.
-    """
-    statistics, inflation, tau, segments = unpack_segments(packed)
-    u, info = (part[members].sum(axis=0) for part in (statistics.full.u, statistics.full.info))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log_ratio = np.where(info > 0, u / info, np.nan)
-        se = np.where(info > 0, np.sqrt(inflation / info + tau**2), np.nan)
-    track = segments[["chromosome", "start", "end", "arm", "n_genes"]].reset_index(drop=True)
-    centre = np.nanmedian(log_ratio) if np.isfinite(log_ratio).any() else 0.0
-    return track.assign(log_ratio=log_ratio - centre, se=se)
-
-
 def over_bins(track: pd.DataFrame, bins: pd.DataFrame) -> Floats:
     """Mean of a track over each bin, weighted by overlap; NaN where no region of the bin's arm lies."""
     found = np.full(len(bins), np.nan)
@@ -169,20 +152,6 @@ def over_bins(track: pd.DataFrame, bins: pd.DataFrame) -> Floats:
 # ---------------------------------------------------------------------------------------------------------------------
 # A patient
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def clone_groups(calls: pd.DataFrame) -> list[tuple[str, str, Bools]]:
-    """Cells of every sample and clone, and of all clones of a sample (``all``) where it has more than one."""
-    sample = calls["cell_id"].astype(str).str.split(":", n=1).str[0].to_numpy(dtype=object)
-    clone = calls["clone_id"].astype(str).to_numpy(dtype=object)
-    groups = []
-    for name in sorted(set(sample.tolist())):
-        inside = (sample == name) & (clone != "")
-        present = sorted(set(clone[inside].tolist()))
-        groups += [(name, k, inside & (clone == k)) for k in present]
-        if len(present) > 1:
-            groups.append((name, "all", inside))
-    return groups
 
 
 def compare_patient(
@@ -226,7 +195,7 @@ def compare_patient(
         state = np.where(states == "gain", 1, np.where(states == "loss", -1, 0)).astype(np.int64)
         measured: dict[str, tuple[Floats, Floats, npt.NDArray[np.int64] | None]] = {
             "arm": (table["log_ratio"].to_numpy(dtype=float), arms.copy_ratio, state),
-            "1mb": (over_bins(clone_track(packed, members), bins), by_bin, None),
+            "1mb": (over_bins(fitted_segments(clone_track(packed, members)), bins), by_bin, None),
         }
         for resolution, (log_ratio, copy_ratio, called) in measured.items():
             rows.append(

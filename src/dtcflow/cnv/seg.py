@@ -19,16 +19,50 @@ from typing import Any, Final
 
 import anndata as ad
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from dtcflow.cnv.compare import clone_groups, clone_track
 from dtcflow.cnv.null import Floats
 from dtcflow.cnv.profile import MIN_RELATIVE_CHANGE, arm_table
-from dtcflow.cnv.run import unpack
+from dtcflow.cnv.run import unpack, unpack_segments
 from dtcflow.contracts import TABLES
+
+Bools = npt.NDArray[np.bool_]
 
 BREAKPOINT_PENALTY: Final = 3.0
 """Times the logarithm of the number of segments of the genome."""
+
+
+def clone_groups(calls: pd.DataFrame) -> list[tuple[str, str, Bools]]:
+    """Cells of every sample and clone, and of all clones of a sample (``all``) where it has more than one."""
+    sample = calls["cell_id"].astype(str).str.split(":", n=1).str[0].to_numpy(dtype=object)
+    clone = calls["clone_id"].astype(str).to_numpy(dtype=object)
+    groups = []
+    for name in sorted(set(sample.tolist())):
+        inside = (sample == name) & (clone != "")
+        present = sorted(set(clone[inside].tolist()))
+        groups += [(name, k, inside & (clone == k)) for k in present]
+        if len(present) > 1:
+            groups.append((name, "all", inside))
+    return groups
+
+
+def clone_track(packed: ad.AnnData, members: Bools) -> pd.DataFrame:
+    """Measured log ratio of a group of cells per segment (stage ``cnv``), centred on its median.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``chromosome start end arm n_genes log_ratio se``; segments without information have NaN.
+    """
+    statistics, inflation, tau, segments = unpack_segments(packed)
+    u, info = (part[members].sum(axis=0) for part in (statistics.full.u, statistics.full.info))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_ratio = np.where(info > 0, u / info, np.nan)
+        se = np.where(info > 0, np.sqrt(inflation / info + tau**2), np.nan)
+    track = segments[["chromosome", "start", "end", "arm", "n_genes"]].reset_index(drop=True)
+    centre = np.nanmedian(log_ratio) if np.isfinite(log_ratio).any() else 0.0
+    return track.assign(log_ratio=log_ratio - centre, se=se)
 
 
 def partition(values: Floats, weights: Floats, penalty: float) -> list[slice]:

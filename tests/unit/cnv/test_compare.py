@@ -10,8 +10,6 @@ import pytest
 from dtcflow.call import call_cohort
 from dtcflow.cnv.compare import (
     area_under_curve,
-    clone_groups,
-    clone_track,
     compare_patient,
     compare_results,
     comparison_metrics,
@@ -22,6 +20,7 @@ from dtcflow.cnv.compare import (
     stack_comparisons,
 )
 from dtcflow.cnv.given import DOSAGE_SLOPE, read_given
+from dtcflow.cnv.seg import clone_groups, clone_track
 from dtcflow.contracts import TABLES, InputError, write_stage, write_table
 
 from .conftest import make_patient

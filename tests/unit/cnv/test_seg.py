@@ -8,9 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtcflow.cnv.compare import clone_track
 from dtcflow.cnv.given import read_given
-from dtcflow.cnv.seg import BREAKPOINT_PENALTY, fitted_segments, partition, patient_segments, stack_segments
+from dtcflow.cnv.seg import (
+    BREAKPOINT_PENALTY,
+    clone_track,
+    fitted_segments,
+    partition,
+    patient_segments,
+    stack_segments,
+)
 from dtcflow.contracts import TABLES, write_table
 from dtcflow.io.copy_number import read_copy_number
 
