@@ -22,8 +22,8 @@ from scipy import stats
 from dtcflow.cnv.arms import AUTOSOMES
 from dtcflow.cnv.given import GivenProfile, RegionProfile, read_given
 from dtcflow.cnv.null import Floats
+from dtcflow.cnv.packed import unpack
 from dtcflow.cnv.profile import arm_table
-from dtcflow.cnv.run import unpack
 from dtcflow.cnv.seg import clone_groups, clone_track, fitted_segments
 from dtcflow.contracts import TABLES, InputError, Problem, read_stage, read_table
 from dtcflow.genes import load_arms, load_positions

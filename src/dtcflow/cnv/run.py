@@ -19,6 +19,8 @@ from dtcflow.cnv.decoys import decoy_scores
 from dtcflow.cnv.fdr import decoy_q, strata, stratified_q
 from dtcflow.cnv.given import GivenProfile, PlacedProfile, as_table, describe, profile_status, score_patient
 from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, normal_tail_p_values, tail_p_values
+from dtcflow.cnv.packed import unpack as unpack
+from dtcflow.cnv.packed import unpack_segments as unpack_segments
 from dtcflow.cnv.profile import (
     MIN_MISLABELLED_CHROMOSOMES,
     MIN_PROFILE_ARMS,
@@ -445,44 +447,6 @@ def _pack(cells: pd.DataFrame, var: pd.DataFrame, windows: Windows, scored: Scor
     )
     packed.uns["clone_nulls"] = nulls.astype(EMPTY_TABLES["clone_nulls"])
     return packed
-
-
-def unpack(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats]:
-    """Arm statistics (with their segments), inflation and tau per arm from an object of stage ``cnv``."""
-    noise = packed.uns["arm_noise"]
-    arms = tuple(noise["arm"].astype(str))
-    full, *halves = (
-        ArmStatistics(np.asarray(packed.obsm[f"arm_u{s}"]), np.asarray(packed.obsm[f"arm_info{s}"]), arms)
-        for s in ("", "_half0", "_half1")
-    )
-    segments, _, _, table = unpack_segments(packed)
-    column = {arm: index for index, arm in enumerate(arms)}
-    segment_arm = table["arm"].astype(str).map(column).to_numpy(dtype=np.int64)
-    return (
-        SplitStatistics(full, (halves[0], halves[1]), segments.full, segment_arm),
-        noise["inflation"].to_numpy(dtype=float),
-        noise["tau"].to_numpy(dtype=float),
-    )
-
-
-def unpack_segments(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats, pd.DataFrame]:
-    """Segment statistics, inflation and tau per segment, and the table of segments, from an object of stage ``cnv``."""
-    segments = packed.uns["segments"]
-    names = tuple(segments["segment"].astype(str))
-    first, second = (
-        ArmStatistics(
-            np.asarray(packed.obsm[f"segment_u_half{half}"], dtype=np.float64),
-            np.asarray(packed.obsm[f"segment_info_half{half}"], dtype=np.float64),
-            names,
-        )
-        for half in (0, 1)
-    )
-    return (
-        SplitStatistics(ArmStatistics(first.u + second.u, first.info + second.info, names), (first, second)),
-        segments["inflation"].to_numpy(dtype=float),
-        segments["tau"].to_numpy(dtype=float),
-        segments,
-    )
 
 
 def _not_assessable(cells: pd.DataFrame, candidate: npt.NDArray[np.bool_], status: dict[str, Any]) -> CopyNumber:

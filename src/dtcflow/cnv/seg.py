@@ -23,8 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from dtcflow.cnv.null import Floats
+from dtcflow.cnv.packed import unpack, unpack_segments
 from dtcflow.cnv.profile import MIN_RELATIVE_CHANGE, arm_table
-from dtcflow.cnv.run import unpack, unpack_segments
 from dtcflow.contracts import TABLES
 
 Bools = npt.NDArray[np.bool_]
