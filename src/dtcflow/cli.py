@@ -1,4 +1,4 @@
-"""The ``dtcflow`` command: start a study folder, check it, simulate a cohort, unlock a killed run, say the verdict."""
+"""The ``dtcflow`` command: start, check, simulate and unlock studies, compare copy number, say the verdict."""
 
 from __future__ import annotations
 
@@ -131,6 +131,22 @@ def _verdict(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from dtcflow.cnv.compare import compare_results
+    from dtcflow.contracts import write_table
+
+    table = compare_results(
+        options.results, options.profile, patient_id=options.patient, effect=options.effect, build=options.build
+    )
+    if options.out is not None:
+        write_table(table, options.out, "comparison")
+    if table.empty:
+        _say(f"patient {options.patient} has no clone to compare")
+    else:
+        _say(table.set_index(["sample_id", "clone_id", "resolution"]).T.to_string(float_format="{:.3g}".format))
+    return EXIT_OK
+
+
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -182,6 +198,15 @@ def build_parser() -> argparse.ArgumentParser:
     unlock = commands.add_parser("unlock", help="remove the lock of a killed run; silent when nothing is locked")
     unlock.add_argument("--directory", default=".", metavar="DIR", help="folder Snakemake ran in (this one)")
     unlock.set_defaults(run=_unlock)
+
+    compare = commands.add_parser("compare-cnv", help="compare a patient's copy number with a profile from DNA")
+    compare.add_argument("profile", metavar="PROFILE", help="SEG, BED, table of segments or of arms")
+    compare.add_argument("--patient", required=True, metavar="ID", help="patient of the run")
+    compare.add_argument("--results", default="results", metavar="DIR", help="results folder (%(default)s)")
+    compare.add_argument("--build", default="GRCh38", choices=("GRCh38", "GRCh37"), help="build of the gene positions")
+    compare.add_argument("--effect", type=float, default=0.15, metavar="X", help="least log ratio of a call (0.15)")
+    compare.add_argument("--out", metavar="TSV", help="also write the table")
+    compare.set_defaults(run=_compare)
 
     verdict = commands.add_parser("verdict", help="say in plain text what a finished run found")
     verdict.add_argument("--results", default="results", metavar="DIR", help="results folder (%(default)s)")

@@ -128,6 +128,14 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
         *("n_cells", "n_genes", "power", "smallest_detectable"),
     ),
     "clones": (*("patient_id", "clone_id", "n_cells", "n_dtc", "status", "gains", "losses", "support"),),
+    # a sample and clone each, against the tumour's known copy number, on chromosome arms and on 1 Mb bins
+    "comparison": (
+        *("patient_id", "sample_id", "clone_id", "resolution", "n_cells", "profile_format", "profile_values"),
+        *("n_regions", "n_gain", "n_loss", "n_neutral", "pearson", "spearman", "auc_gain", "auc_loss", "f1"),
+        *("f1_gain", "f1_loss", "rmse_neutral", "offset", "dosage_slope"),
+    ),
+    # SEG for IGV: the names of the format, not ours
+    "segments": ("ID", "chrom", "loc.start", "loc.end", "num.mark", "seg.mean"),
     "loss_audit": (
         *("cell_id", "sample_id", "patient_id", "compartment", "stage", "status", "reason", "evidence"),
         *("epithelial_z", "n_epithelial_markers", "cnv_burden_q", "malignancy_q"),
@@ -173,6 +181,8 @@ TABLE_MAKERS: Final = {
     "calls": "call_cells",
     "arms": "call_cells",
     "clones": "call_cells",
+    "comparison": "compare_profiles",
+    "segments": "export_segments",
     "loss_audit": "audit_losses",
     "qc_waterfall": "summarise_qc",
     "qc_summary": "summarise_qc",
@@ -190,6 +200,7 @@ TEXT_COLUMNS: Final = frozenset(
         *("barcode", "content", "finding", "severity", "other_sample_id", "other_patient_id", "detail", "advice"),
         *("doublet_methods", "arbitration", "doublet_partner"),
         *("unit", "contrast", "primary_signature", "analysis", "signature", "batch", "gene", "symbol", "gene_id"),
+        *("resolution", "profile_format", "profile_values", "ID", "chrom"),
         *("qc_class", "evidence_level", "doublets", "ambient", "warnings", "first_pass_type"),
     }
 )

@@ -115,6 +115,7 @@ def record(
     samples: list[dict[str, Any]],
     inputs: Mapping[str, Mapping[str, Any]],
     resources: Iterable[Path],
+    profiles: Mapping[str, Path] | None = None,
     plan_hash: str,
     methods: str,
 ) -> dict[str, Any]:
@@ -128,6 +129,8 @@ def record(
         Per sample: what intake reported (``input`` path as given, format, sha256 of each file).
     resources
         Shipped or user-given resource files, recorded by name and hash.
+    profiles
+        Known copy number of the patients that have one, recorded by patient and hash.
     plan_hash
         Hash of the analysis plan.
     methods
@@ -145,6 +148,7 @@ def record(
             name: {key: report[key] for key in ("input", "format", "sha256")} for name, report in inputs.items()
         },
         "resources": {path.name: sha256(path) for path in sorted(resources)},
+        "cnv_profiles": {patient: sha256(path) for patient, path in sorted((profiles or {}).items())},
         "analysis_plan_sha256": plan_hash,
         "methods": methods,
     }

@@ -18,7 +18,7 @@ from dtcflow.qc.thresholds import removing_reasons
 PUBLIC = (
     *("cohort.h5ad", "cells.tsv.gz", "qc/loss_audit.tsv", "cnv/arms.tsv", "cnv/clones.tsv", "cnv/tree.nwk"),
     *("evidence/claims.tsv", "evidence/patients.tsv", "evidence/verdict.json", "report.html", "provenance.json"),
-    "intake/identity.tsv",
+    *("intake/identity.tsv", "cnv/comparison.tsv", "cnv/segments.seg"),
 )
 PUBLIC_TABLES = {
     "cells.tsv.gz": "cells",

@@ -216,6 +216,22 @@ def copy_number_profile_leads_nowhere(study: Study) -> None:
     study.column("cnv_profile", "profile.seg")
 
 
+@case("cnv_profile", "row 2", "tumour.seg, row 3", "start 900, end 100")
+def copy_number_profile_with_a_row_upside_down(study: Study) -> None:
+    (study.folder / "tumour.seg").write_text(
+        "ID\tchrom\tloc.start\tloc.end\tseg.mean\na\t1\t1\t9\t0\na\t1\t900\t100\t0\n"
+    )
+    study.column("cnv_profile", "tumour.seg")
+
+
+@case("cnv_profile", "row 3", "one value per patient", "'a.seg' in row 2")
+def two_copy_number_profiles_of_one_patient(study: Study) -> None:
+    for name in ("a.seg", "b.seg"):
+        (study.folder / name).write_text("arm\tstate\n1p\tgain\n1q\tloss\n8q\tneutral\n")
+    study.rows[1][1] = study.rows[0][1]
+    study.column("cnv_profile", "a.seg", "b.seg")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Configuration
 # ---------------------------------------------------------------------------------------------------------------------

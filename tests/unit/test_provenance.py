@@ -122,6 +122,7 @@ def test_a_record_is_plain_complete_and_says_where_inputs_came_from(tmp_path):
         "methods": "We did.",
     }
     one = record(**arguments)
+    assert one["cnv_profiles"] == {}
     assert one["inputs"] == {"A": {"input": "a.h5ad", "format": "h5ad", "sha256": {"a.h5ad": "0"}}}
     assert one["resources"] == {"panel.tsv": hashlib.sha256(b"x").hexdigest()}
     assert one["seeds"] == {"seed": 4}

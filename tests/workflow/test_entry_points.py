@@ -8,6 +8,7 @@ import pytest
 
 PER_COHORT = (
     *("embed_cohort", "annotate_cells", "call_cells", "score_signatures", "test_claims", "compare_pseudobulk"),
+    *("compare_profiles", "export_segments"),
     *("audit_losses", "summarise_qc", "assemble_cohort", "record_provenance", "write_report", "check_identities"),
 )
 # study: samples, patients and donors
@@ -50,6 +51,8 @@ def test_the_users_own_tables_are_inputs(dry_run, small_study):
     assert {"config/signatures.tsv", "config/hallmarks.gmt", "config/own.gmt"} <= jobs["score_signatures"]
     recorded = {"config/positions.tsv", "config/panels.tsv", "config/signatures.tsv", "config/hallmarks.gmt"}
     assert recorded <= jobs["record_provenance"]
+    for rule in ("infer_copy_number", "compare_profiles", "record_provenance"):
+        assert "config/known_arms.tsv" in jobs[rule]
 
 
 def test_the_unfiltered_matrix_is_an_input_and_the_corrected_layer_a_choice(dry_run, small_study):

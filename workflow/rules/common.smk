@@ -6,7 +6,7 @@ from dtcflow import resources as shipped
 from dtcflow.contracts import DtcflowError
 from dtcflow.io.checks import check_study
 from dtcflow.io.config import load_config
-from dtcflow.io.sheet import read_samples
+from dtcflow.io.sheet import known_copy_number, read_samples
 from dtcflow.provenance import code_fingerprint
 from dtcflow.runs import failure_text
 from snakemake.exceptions import WorkflowError
@@ -31,6 +31,8 @@ def _checked_study():
 SETTINGS, SAMPLES = _checked_study()
 config.update(SETTINGS)
 PATIENTS = sorted(SAMPLES["patient_id"].unique())
+# patient -> known copy number, for the patients that have one
+PROFILES = {patient: path for patient in PATIENTS if (path := known_copy_number(SAMPLES, patient))}
 GENE_POSITIONS = config["intake"]["gene_positions"] or str(shipped.path("gene_positions.tsv.gz"))
 
 
@@ -58,6 +60,11 @@ def unfiltered_beside(wildcards):
     """Unfiltered matrix that lies beside the sample's filtered one, if any."""
     path = SAMPLES.loc[wildcards.sample].get("raw_path", "")
     return [path] if isinstance(path, str) and path else []
+
+
+def known_profile(wildcards):
+    """Known copy number of the job's patient, if the sheet names one."""
+    return [PROFILES[wildcards.patient]] if wildcards.patient in PROFILES else []
 
 
 def memory(base, factor=10):

@@ -7,6 +7,7 @@ rule infer_copy_number:
         qc=of_patient("<results>/qc/samples/{sample}.tsv.gz"),
         annotation="<results>/annotation/cells.tsv.gz",
         genes="<results>/embedding/genes.tsv.gz",
+        profile=known_profile,
     output:
         cells="<results>/cnv/patients/{patient}.cells.tsv.gz",
         windows="<results>/cnv/patients/{patient}.h5ad",
@@ -25,6 +26,8 @@ rule infer_copy_number:
         settings=lookup("copy_number", within=config),
         epithelial_z=lookup("annotation/epithelial_z", within=config),
         seed=lookup("seed", within=config),
+        build=lookup("intake/genome_build", within=config),
+        samples=lambda wildcards: samples_of(wildcards.patient),
         code=code_fingerprint("dtcflow.cnv.run", "dtcflow.cells"),
     script:
         "../scripts/infer_copy_number.py"
@@ -62,3 +65,57 @@ rule call_cells:
         code=code_fingerprint("dtcflow.call"),
     script:
         "../scripts/call_cells.py"
+
+
+rule compare_profiles:
+    input:
+        calls="<results>/calls/cells.tsv.gz",
+        windows=expand("<results>/cnv/patients/{patient}.h5ad", patient=PROFILES),
+        profiles=list(PROFILES.values()),
+    output:
+        comparison=report(
+            "<results>/cnv/comparison.tsv",
+            caption="../report/comparison.rst",
+            category="Copy number",
+            labels={"table": "against known copy number"},
+        ),
+    log:
+        "<logs>/compare_profiles.log",
+    benchmark:
+        "<benchmarks>/compare_profiles.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000, factor=20),
+        runtime=minutes(10),
+    params:
+        patients={patient: samples_of(patient) for patient in PROFILES},
+        effect=lookup("copy_number/min_abs_log_ratio", within=config),
+        build=lookup("intake/genome_build", within=config),
+        code=code_fingerprint("dtcflow.cnv.compare"),
+    script:
+        "../scripts/compare_profiles.py"
+
+
+rule export_segments:
+    input:
+        calls="<results>/calls/cells.tsv.gz",
+        windows=of_cohort("<results>/cnv/patients/{patient}.h5ad"),
+    output:
+        segments="<results>/cnv/segments.seg",
+    log:
+        "<logs>/export_segments.log",
+    benchmark:
+        "<benchmarks>/export_segments.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000, factor=20),
+        runtime=minutes(10),
+    params:
+        effect=lookup("copy_number/min_abs_log_ratio", within=config),
+        code=code_fingerprint("dtcflow.cnv.seg"),
+    script:
+        "../scripts/export_segments.py"

@@ -11,6 +11,7 @@ rule record_provenance:
             config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
             *config["scores"]["gmt"],
         ],
+        profiles=list(PROFILES.values()),
     output:
         provenance="<results>/provenance.json",
     log:
@@ -26,6 +27,7 @@ rule record_provenance:
     params:
         config=config,
         samples=SAMPLES.reset_index().astype(object).where(SAMPLES.reset_index().notna(), None).to_dict("records"),
+        patients=list(PROFILES),
         code=code_fingerprint("dtcflow.provenance", "dtcflow.report.text", "dtcflow.evidence.plan"),
     script:
         "../scripts/record_provenance.py"

@@ -17,11 +17,15 @@ from dtcflow.cnv.arms import ArmStatistics, SplitStatistics, usable_genes
 from dtcflow.cnv.burden import burden
 from dtcflow.cnv.decoys import decoy_scores
 from dtcflow.cnv.fdr import decoy_q, strata, stratified_q
+from dtcflow.cnv.given import GivenProfile, PlacedProfile, as_table, describe, profile_status, score_patient
 from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, normal_tail_p_values, tail_p_values
+from dtcflow.cnv.packed import unpack as unpack
+from dtcflow.cnv.packed import unpack_segments as unpack_segments
 from dtcflow.cnv.profile import (
     MIN_MISLABELLED_CHROMOSOMES,
     MIN_PROFILE_ARMS,
     MIN_PROFILE_STRENGTH,
+    BestMatch,
     LearnedProfile,
     believable_profile,
     best_match,
@@ -87,6 +91,7 @@ def infer_copy_number(
     settings: Mapping[str, Any],
     epithelial_z: float,
     seed: int,
+    given: GivenProfile | None = None,
 ) -> CopyNumber:
     """Copy-number evidence for one patient.
 
@@ -103,6 +108,8 @@ def infer_copy_number(
         ``copy_number`` section of the configuration.
     epithelial_z
         From this calibrated z on (and with two markers) a cell is a tumour candidate.
+    given
+        The tumour's known copy number; cells are then scored by it and not by a profile learned from them.
 
     Returns
     -------
@@ -169,7 +176,10 @@ def infer_copy_number(
     if status["status"] != "ok" or scored is None:
         log.warning("%s: copy number not assessable: %s", patient_id, status["reason"])
         return _not_assessable(cells, candidate, status)
-    table, nulls = evidence_table(cells, scored, candidate, suspects, settings=settings, seed=seed, status=status)
+    known = None if given is None else given.on_model(var, scored.model)
+    table, nulls = evidence_table(
+        cells, scored, candidate, suspects, settings=settings, seed=seed, status=status, given=known
+    )
     smoothed = smooth_windows(
         log_normalise(adata.layers[COUNTS]),
         adata.var,
@@ -182,7 +192,13 @@ def infer_copy_number(
     table["cnv_score_infercnvpy"] = window_score(smoothed)
     table["left_reference"] = suspects
     status["infercnvpy_concordance"] = concordance(table, cells)
-    return CopyNumber(table, _pack(cells, var, smoothed, scored, nulls), status)
+    packed = _pack(cells, var, smoothed, scored, nulls)
+    if given is not None and known is not None:
+        status.update(describe(given, known))
+        packed.uns["given_profile"] = as_table(known.arms)
+        for warning in status["profile_warnings"]:
+            log.warning("%s: %s", patient_id, warning)
+    return CopyNumber(table, packed, status)
 
 
 def evidence_table(
@@ -194,8 +210,11 @@ def evidence_table(
     settings: Mapping[str, Any],
     seed: int,
     status: dict[str, Any],
+    given: PlacedProfile | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Burden and clone evidence per cell; fills ``status``.
+
+    A ``given`` profile that can be used goes before a learned one, which is still learned for comparison.
 
     Returns
     -------
@@ -252,14 +271,19 @@ def evidence_table(
     t = llr = llr_p = fraction = fraction_se = decoy = empty
     profiles = np.zeros((0, len(scored.model.arms)))
     nulls = pd.DataFrame({column: [] for column in EMPTY_TABLES["clone_nulls"]}, dtype=object)
-    if profile is not None:
+    best, by_given = None, None
+    of_null: dict[str, BestMatch] = {}
+    decoys: Mapping[str, Floats] = {}
+    if given is not None and not given.problem:
+        by_given = score_patient(given, scored, candidate, seed=seed)
+        best, decoys = by_given.best, by_given.decoys
+        of_null = {"matched": by_given.matched, "unseen": by_given.unseen}
+    elif profile is not None:
         best = score_against_clones(scored, learned, profile, compartment, np.where(candidate, fold, -1), effect=effect)
-        profiles, t, llr, fraction, fraction_se = best.profiles, best.t, best.llr, best.fraction, best.fraction_se
         of_null = {
-            "matched": best_match(profiles, scored.matched, inflation),
-            "unseen": best_match(profiles, scored.unseen, inflation),
+            "matched": best_match(best.profiles, scored.matched, inflation),
+            "unseen": best_match(best.profiles, scored.unseen, inflation),
         }
-        llr_p = p_values(*(normal_tail_p_values(t, of_null[kind].t) for kind in ("matched", "unseen")))
         decoys = decoy_scores(
             statistics,
             candidate,
@@ -271,6 +295,9 @@ def evidence_table(
             min_abs_log_ratio=effect,
             seed=seed,
         )
+    if best is not None:
+        profiles, t, llr, fraction, fraction_se = best.profiles, best.t, best.llr, best.fraction, best.fraction_se
+        llr_p = p_values(*(normal_tail_p_values(t, of_null[kind].t) for kind in ("matched", "unseen")))
         stratum = cell_strata(cells, candidate)
         decoy = np.full(len(cells), np.nan)
         for group in np.unique(stratum):
@@ -291,8 +318,11 @@ def evidence_table(
             ],
             ignore_index=True,
         )
+    learned_status = learned.status if profile is not None or learned.status != "ok" else "weak_profile"
+    learned_log_ratio = learned.table["log_ratio"].to_numpy() if learned.table is not None else None
     status.update(
-        clone_status=learned.status if profile is not None or learned.status != "ok" else "weak_profile",
+        profile_status(given, by_given, learned=learned_log_ratio, believed=profile is not None),
+        clone_status="given" if by_given else learned_status,
         n_candidates=int(candidate.sum()),
         profile_strength=strength,
         n_profile_arms=0 if profile is None else int(np.count_nonzero(profile)),
@@ -419,44 +449,6 @@ def _pack(cells: pd.DataFrame, var: pd.DataFrame, windows: Windows, scored: Scor
     return packed
 
 
-def unpack(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats]:
-    """Arm statistics (with their segments), inflation and tau per arm from an object of stage ``cnv``."""
-    noise = packed.uns["arm_noise"]
-    arms = tuple(noise["arm"].astype(str))
-    full, *halves = (
-        ArmStatistics(np.asarray(packed.obsm[f"arm_u{s}"]), np.asarray(packed.obsm[f"arm_info{s}"]), arms)
-        for s in ("", "_half0", "_half1")
-    )
-    segments, _, _, table = unpack_segments(packed)
-    column = {arm: index for index, arm in enumerate(arms)}
-    segment_arm = table["arm"].astype(str).map(column).to_numpy(dtype=np.int64)
-    return (
-        SplitStatistics(full, (halves[0], halves[1]), segments.full, segment_arm),
-        noise["inflation"].to_numpy(dtype=float),
-        noise["tau"].to_numpy(dtype=float),
-    )
-
-
-def unpack_segments(packed: ad.AnnData) -> tuple[SplitStatistics, Floats, Floats, pd.DataFrame]:
-    """Segment statistics, inflation and tau per segment, and the table of segments, from an object of stage ``cnv``."""
-    segments = packed.uns["segments"]
-    names = tuple(segments["segment"].astype(str))
-    first, second = (
-        ArmStatistics(
-            np.asarray(packed.obsm[f"segment_u_half{half}"], dtype=np.float64),
-            np.asarray(packed.obsm[f"segment_info_half{half}"], dtype=np.float64),
-            names,
-        )
-        for half in (0, 1)
-    )
-    return (
-        SplitStatistics(ArmStatistics(first.u + second.u, first.info + second.info, names), (first, second)),
-        segments["inflation"].to_numpy(dtype=float),
-        segments["tau"].to_numpy(dtype=float),
-        segments,
-    )
-
-
 def _not_assessable(cells: pd.DataFrame, candidate: npt.NDArray[np.bool_], status: dict[str, Any]) -> CopyNumber:
     empty = np.full(len(cells), np.nan)
     table = pd.DataFrame({"cell_id": cells["cell_id"], "cnv_status": status["status"], "is_reference": False})
@@ -487,5 +479,6 @@ def _not_assessable(cells: pd.DataFrame, candidate: npt.NDArray[np.bool_], statu
         packed.obsm[f"segment_info_half{half}"] = np.zeros((len(cells), 0), dtype=np.float32)
     for name, columns in EMPTY_TABLES.items():
         packed.uns[name] = pd.DataFrame({column: pd.Series([], dtype=dtype) for column, dtype in columns.items()})
+    status.update(profile_source="none", profile_warnings=[])
     status.update(clone_status="not_assessed", n_candidates=int(candidate.sum()), n_profile_arms=0)
     return CopyNumber(table, packed, status)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dtcflow.contracts import DtcflowError, InputError, Problem
 from dtcflow.io.config import load_config, read_yaml
+from dtcflow.io.copy_number import read_copy_number
 from dtcflow.io.header_checks import check_copies, check_names
 from dtcflow.io.readers import cell_columns, inspect_matrix
 from dtcflow.io.sheet import LINES, loose_samples, read_samples
@@ -69,10 +70,33 @@ def _made_here(config: Mapping[str, Any], sample: str, path: str) -> bool:
 def _in_sheet(error: DtcflowError, sheet: Path, line: int | None, column: str) -> list[Problem]:
     """The problems of an input, at the field of the sample sheet that named it."""
     what = error.message.rsplit(": ", 1)[-1]
+
+    def told(problem: Problem) -> str:
+        place = "".join(f", {part}" for part in (problem.row and f"row {problem.row}", problem.key) if part)
+        return f"{what} ({problem.found}) in {problem.where}{place}"
+
     return [
-        replace(problem, where=str(sheet), row=line, key=column, found=f"{what} ({problem.found}) in {problem.where}")
-        for problem in _problems(error)
+        replace(problem, where=str(sheet), row=line, key=column, found=told(problem)) for problem in _problems(error)
     ]
+
+
+def _check_profile(
+    path: str,
+    patient: str,
+    samples: pd.DataFrame,
+    config: Mapping[str, Any],
+    sheet: Path,
+    line: int | None,
+    base_dir: Path,
+) -> list[Problem]:
+    """Known copy number of one patient, read whole: it is small."""
+    own = samples.index[(samples["patient_id"] == patient).to_numpy(dtype=bool)].astype(str).tolist()
+    build = config["intake"]["genome_build"]
+    try:
+        read_copy_number(base_dir / path, patient_id=patient, sample_ids=own, build=build)
+    except InputError as error:
+        return _in_sheet(error, sheet, line, "cnv_profile")
+    return []
 
 
 def _check_inputs(
@@ -81,6 +105,7 @@ def _check_inputs(
     """Existence, format, truncation, size, gene names and copies of every matrix, from its header."""
     problems = []
     formats: dict[str, str] = {}
+    profiles: set[tuple[str, str]] = set()
     lines: Mapping[str, int] = samples.attrs[LINES]
     for name, row in samples.iterrows():
         sample = str(name)
@@ -98,17 +123,10 @@ def _check_inputs(
                     formats[sample] = header.format
             except InputError as error:
                 problems += _in_sheet(error, sheet, lines.get(sample), column)
-        if row["cnv_profile"] and not (base_dir / row["cnv_profile"]).is_file():
-            problems.append(
-                Problem(
-                    str(sheet),
-                    f"{row['cnv_profile']!r}, which is not a readable file",
-                    "a SEG, BED or TSV file",
-                    "correct the path, or leave the field empty",
-                    row=lines.get(sample),
-                    key="cnv_profile",
-                )
-            )
+        key = (str(row["cnv_profile"]), str(row["patient_id"]))
+        if key[0] and key not in profiles:
+            profiles.add(key)
+            problems += _check_profile(key[0], key[1], samples, config, sheet, lines.get(sample), base_dir)
     named, warnings = check_names(samples, formats, config=config, sheet=sheet, lines=lines, base_dir=base_dir)
     problems += named + check_copies(samples, formats, sheet=sheet, lines=lines, base_dir=base_dir)
     return problems, warnings

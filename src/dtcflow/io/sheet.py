@@ -25,7 +25,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 LINES = "lines"
 """``attrs`` key of :func:`read_samples`: the line of the file each sample is in."""
 
-_PER_PATIENT = ("sex", "dfs_months", "dfs_event", "os_months", "os_event")
+_PER_PATIENT = ("sex", "cnv_profile", "dfs_months", "dfs_event", "os_months", "os_event")
 """Properties of a patient: all samples of one patient must agree on them."""
 
 
@@ -281,6 +281,10 @@ def _check_patients(rows: list[tuple[int, dict[str, Any]]], where: str) -> list[
                             where, f"{have} without {lack}", "both or none", f"fill in {lack}", row=number, key=lack
                         )
                     )
+        if row.get("cnv_profile") and row.get("compartment") in NORMAL_COMPARTMENTS:
+            found = f"{row['cnv_profile']!r} for a donor without a tumour ({row['compartment']})"
+            fix = "leave the field empty"
+            problems.append(Problem(where, found, "profiles of tumours", fix, row=number, key="cnv_profile"))
         if patient and row.get("compartment"):
             is_normal = row["compartment"] in NORMAL_COMPARTMENTS
             seen_normal = normal.setdefault(patient, (number, is_normal))
@@ -420,6 +424,15 @@ def _frame(rows: list[dict[str, Any]], header: list[str], schema: Mapping[str, A
     frame = pd.DataFrame(columns)
     frame.index = pd.Index(frame.pop("sample_id"), name="sample_id")
     return frame
+
+
+def known_copy_number(samples: pd.DataFrame, patient_id: str) -> str:
+    """Return the path of a patient's known copy number, empty without one.
+
+    The sheet may name it in one row of the patient or in all of them; :func:`read_samples` refuses two different ones.
+    """
+    own = samples.loc[(samples["patient_id"] == patient_id).to_numpy(dtype=bool), "cnv_profile"]
+    return next((str(path) for path in own if path), "")
 
 
 def sample_row(samples: pd.DataFrame, sample_id: str) -> dict[str, Any]:

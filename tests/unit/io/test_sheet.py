@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dtcflow.contracts import COMPARTMENTS, InputError
 from dtcflow.io.schema import SAMPLES, load_schema
-from dtcflow.io.sheet import read_samples, sample_row
+from dtcflow.io.sheet import known_copy_number, read_samples, sample_row
 
 HEAD = "sample_id\tpatient_id\tcompartment\tpath"
 ROWS = "P1_marrow\tP1\tmarrow\tm.h5ad\nP1_primary\tP1\tprimary\tp.h5ad\n"
@@ -64,6 +64,19 @@ def test_missing_spellings(sheet):
     frame = sheet(f"{HEAD}\tage\tsex\tenrichment\ttreatment\nA\tP\tmarrow\ta\tNA\tn/a\tnone\tnone\n")
     assert math.isnan(frame.loc["A", "age"])
     assert tuple(frame.loc["A", ["sex", "enrichment", "treatment"]]) == ("", "none", "none")
+
+
+def test_known_copy_number_is_the_patients(sheet, refused):
+    head = f"{HEAD}\tcnv_profile\n"
+    frame = sheet(f"{head}A\tP1\tmarrow\ta\t\nB\tP1\tprimary\tb\tone.seg\nC\tP2\tmarrow\tc\t\n")
+    assert known_copy_number(frame, "P1") == "one.seg"
+    assert known_copy_number(frame, "P2") == ""
+    ((row, key, text),) = refused(f"{head}A\tP1\tmarrow\ta\ttwo.seg\nB\tP1\tprimary\tb\tone.seg\n")
+    assert (row, key) == (3, "cnv_profile")
+    assert "'one.seg' for patient 'P1', but 'two.seg' in row 2" in text
+    ((row, key, text),) = refused(f"{head}A\tD1\tnormal_marrow\ta\tone.seg\n")
+    assert (row, key) == (2, "cnv_profile")
+    assert "a donor without a tumour" in text
 
 
 def test_all_problems_at_once(refused):
