@@ -1,4 +1,4 @@
-"""Tumour cells of planted clones and a diploid reference, simulated or made of real normal cells, as segment statistics.
+"""Tumour cells of planted clones and a diploid reference, simulated or real, as segment statistics.
 
 For ``caller_clones.py``. Simulated cells are drawn by the simulator's own machinery (stem-like programme and cell cycle
 included). Real cells are normal cells of one type and one donor, thinned to a common expected depth with a probability
@@ -28,7 +28,6 @@ from dtcflow.simulate.expression import build_universe, draw_patient
 
 DOSAGE = 0.8
 """Expression of a planted arm goes with (copies / 2) ** DOSAGE."""
-SEGMENT_GENES = 40
 TRUNK_ARMS = (4, 5)
 PRIVATE_ARMS = (1, 3)
 DONORS = ("11", "12", "13", "14")
@@ -141,7 +140,7 @@ def ovarian(path: Path) -> ad.AnnData:
 def real(
     path: Path, seed: int, *, donor: str, cell_type: str, n_clones: int, size: int, depth: float, nested: bool = False
 ) -> PlantedClones | None:
-    """Clones planted in normal cells of one type of one ovarian donor; the donor's other normal types are the reference.
+    """Clones planted in normal cells of one type and ovarian donor; the donor's other normal types are the reference.
 
     None when there are too few cells that are deep enough.
     """
@@ -189,44 +188,12 @@ def _columns(planted: PlantedClones) -> tuple[np.ndarray, np.ndarray]:
     return usable_genes(var), var["arm"].to_numpy(object)
 
 
-def segment_model(counts: sp.csr_matrix, types: np.ndarray, arms: np.ndarray, usable: np.ndarray) -> ArmModel:
-    """A reference model whose "arms" are segments of about 40 informative genes, such as ``1q:03``."""
-    model = fit_arm_model(counts, types, arms, usable)
-    names: list[str] = []
-    gene_segment = np.empty(len(model.genes), dtype=np.int64)
-    for a, arm in enumerate(model.arms):
-        members = np.flatnonzero(model.gene_arm == a)
-        n_segments = max(1, round(len(members) / SEGMENT_GENES))
-        gene_segment[members] = len(names) + np.arange(len(members)) * n_segments // len(members)
-        names += [f"{arm}:{i + 1:02d}" for i in range(n_segments)]
-    return dataclasses.replace(model, gene_arm=gene_segment, arms=tuple(names))
-
-
-def segment_statistics(planted: PlantedClones) -> tuple[SplitStatistics, np.ndarray]:
-    """Segment statistics of all cells and the inflation per segment (from reference cells held out in two folds)."""
+def segment_statistics(planted: PlantedClones) -> tuple[SplitStatistics, np.ndarray, np.ndarray]:
+    """Segment statistics of all cells; inflation and tau per segment from reference cells held out in folds."""
     usable, arms = _columns(planted)
     rows = np.flatnonzero(planted.reference)
-    model = segment_model(sp.csr_matrix(planted.counts[rows]), planted.types[rows], arms, usable)
-
-    def score(fitted: ArmModel, counts: sp.csr_matrix) -> SplitStatistics:
-        halves = [arm_statistics(fitted, counts, gene_mask_in_use=half_mask(fitted, h)) for h in (0, 1)]
-        full = ArmStatistics(halves[0].u + halves[1].u, halves[0].info + halves[1].info, fitted.arms)
-        return SplitStatistics(full, (halves[0], halves[1]))
-
-    z = np.zeros((len(rows), len(model.arms)))
-    for fold in (0, 1):
-        held = np.arange(len(rows)) % 2 == fold
-        part = fit_arm_model(sp.csr_matrix(planted.counts[rows[~held]]), planted.types[rows[~held]], arms, usable)
-        shared = np.isin(part.genes, model.genes)
-        where = np.searchsorted(model.genes, part.genes[shared])
-        part = dataclasses.replace(
-            part,
-            means=part.means[:, shared],
-            dispersion=part.dispersion[shared],
-            genes=part.genes[shared],
-            gene_arm=model.gene_arm[where],
-            arms=model.arms,
-        )
-        z[held] = score(part, sp.csr_matrix(planted.counts[rows[held]])).full.centred()[1]
-    inflation = np.maximum(1.0, np.square(1.4826 * np.median(np.abs(z - np.median(z, axis=0)), axis=0)))
-    return score(model, planted.counts), inflation
+    counts, types = sp.csr_matrix(planted.counts[rows]), planted.types[rows]
+    model = fit_arm_model(counts, types, arms, usable)
+    null = cross_fit(counts, types, [f"c{i}" for i in rows], arms, usable, model, folds=3, seed=1)
+    noise = null.noise(of="segments")
+    return bin_statistics(model, planted.counts).segments(), noise.inflation, noise.tau

@@ -125,7 +125,15 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
         *("patient_id", "sample_id", "clone_id", "arm", "log_ratio", "ci_low", "ci_high", "q_value", "state"),
         *("n_cells", "n_genes", "power", "smallest_detectable"),
     ),
-    "clones": (*("patient_id", "clone_id", "n_cells", "n_dtc", "status", "gains", "losses", "support"),),
+    "clones": (
+        *("patient_id", "clone_id", "n_cells", "n_dtc", "status", "gains", "losses", "support"),
+        *("parent", "trunk_events", "branch_events", "n_bootstrap"),
+    ),
+    # an event of the clone tree each
+    "clone_events": (
+        *("patient_id", "branch", "kind", "event", "arm", "state", "clones", "n_cells", "log_ratio"),
+        *("posterior", "support", "n_bootstrap"),
+    ),
     "loss_audit": (
         *("cell_id", "sample_id", "patient_id", "compartment", "stage", "status", "reason", "evidence"),
         *("epithelial_z", "n_epithelial_markers", "cnv_burden_q", "malignancy_q"),
@@ -171,6 +179,7 @@ TABLE_MAKERS: Final = {
     "calls": "call_cells",
     "arms": "call_cells",
     "clones": "call_cells",
+    "clone_events": "call_cells",
     "loss_audit": "audit_losses",
     "qc_waterfall": "summarise_qc",
     "qc_summary": "summarise_qc",

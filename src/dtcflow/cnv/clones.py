@@ -13,7 +13,6 @@ from dtcflow.cnv.mixture import (
     Bools,
     Mixture,
     Regions,
-    Residuals,
     best_split,
     candidate_regions,
     cell_likelihood,
@@ -59,7 +58,7 @@ class Clones:
     status: str
     """``single_clone``, ``resolved`` or ``too_few_cells`` (``none`` without any malignant cell)."""
     support: tuple[float, ...]
-    """Per clone: share of bootstrap replicates that find it again; without bootstrap the mean posterior of its cells."""
+    """Per clone: share of bootstrap replicates that find it again (without bootstrap: mean posterior of its cells)."""
     posterior: Floats = field(default_factory=lambda: np.empty(0))
     """Per cell: posterior probability of its own clone; NaN outside the tumour."""
     n_bootstrap: int = 0
@@ -138,9 +137,10 @@ def _split(
         return None
     if not differing_arms(statistics, mixture, regions, inflation, effect).any():
         return None
-    if max(
-        held_out_gain(statistics, mixture, regions, inflation), gene_half_gain(statistics, regions, inflation)
-    ) < MIN_HELD_OUT:
+    if (
+        max(held_out_gain(statistics, mixture, regions, inflation), gene_half_gain(statistics, regions, inflation))
+        < MIN_HELD_OUT
+    ):
         return None
     return side
 
@@ -149,7 +149,8 @@ def _grow(
     statistics: SplitStatistics, regions: Regions, inflation: Floats, effect: float
 ) -> list[npt.NDArray[np.int64]]:
     """Rows of each clone of the cells of one compartment."""
-    groups, closed = [np.arange(len(statistics.full.u))], []
+    groups = [np.arange(len(statistics.full.u))]
+    closed: list[npt.NDArray[np.int64]] = []
     while groups and len(groups) + len(closed) < MAX_CLONES:
         groups.sort(key=lambda g: (-len(g), int(g[0])))
         group = groups.pop(0)
@@ -178,8 +179,8 @@ def refine(
 ) -> _Fit:
     """Fit all clones in all compartments together.
 
-    Every compartment but the first (``place`` 0) has its own offset per segment, drawn towards 0, so that differences of
-    expression between compartments are not taken for clones.
+    Every compartment but the first (``place`` 0) has its own offset per segment, drawn towards 0, so that differences
+    of expression between compartments are not taken for clones.
     """
     weights = start
     profiles = np.zeros((start.shape[1], full.u.shape[1]))

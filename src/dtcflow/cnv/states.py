@@ -117,6 +117,8 @@ def clone_states(
     names = statistics.full.arms
     arms, _ = arm_members(names)
     counted = np.ones((2, len(names))) if times is None else times
+    if k == 0:
+        return CloneStates(arms, np.zeros((0, len(arms)), dtype=np.int64), np.zeros((0, len(arms))))
     log_ratio, noise = np.empty((k, len(arms))), np.empty((k, len(arms)))
     spread = np.empty((k, len(arms)))
     agree = np.zeros((k, len(arms)), dtype=bool)

@@ -1,9 +1,9 @@
 """In which order the events of a patient's clones arose: a tree of fewest events under a diploid root.
 
-An event arises at a cost of one, going back to two copies costs two, because a lost copy is not regained and an extra
-one is rarely lost (infinite sites with an escape). All rooted trees of the clones are compared (at most five clones, 105
-trees) by Sankoff's algorithm (1975, SIAM J Appl Math 28:35). Branches without an event do not exist; branches that fewer
-than 70 % of the bootstrap replicates show are collapsed.
+An event arises at a cost of one, going back to two copies costs two, because a lost copy is not regained and an
+extra one is rarely lost (infinite sites with an escape). All rooted trees of the clones are compared (at most five
+clones, 105 trees) by Sankoff's algorithm (1975, SIAM J Appl Math 28:35). Branches without an event do not exist;
+branches that fewer than 70 % of the bootstrap replicates show are collapsed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _branches(tree: Node, arms: Sequence[str], memory: dict[Clade, Floats]) -> d
         kept = total[np.arange(len(arms)), parent] <= least + 1e-9
         own = np.where(kept, parent, np.argmin(total, axis=1))
         found[_clade(node)] = frozenset(
-            _event(arms[a], int(parent[a]), int(own[a])) for a in np.flatnonzero(own != parent)
+            _event(arms[a], int(parent[a]), int(own[a])) for a in np.flatnonzero(own != parent).tolist()
         )
         if isinstance(node, tuple):
             for child in node:
@@ -194,23 +194,32 @@ def build_tree(states: States, arms: Sequence[str], replicates: Sequence[States]
     )
 
 
-def parents(tree: CloneTree, names: Sequence[str], patient: str) -> list[str]:
-    """Parent of each clone: an inner node, ``diploid``, or the clone that sits at that node (no events of its own)."""
+def placement(tree: CloneTree, names: Sequence[str], patient: str) -> list[tuple[str, frozenset[str]]]:
+    """Parent of each clone and the events that separate the two.
+
+    A clone without events of its own sits at its inner node: it is the parent of the others there, and the events that
+    lead to the node are its own. Where no clone sits at a node, the node is named instead (``P1_trunk``).
+    """
     inner = _inner(tree, len(names), patient)
+    above = [sorted((clade for clade in inner if j in clade), key=len) for j in range(len(names))]
+    sitting: dict[Clade, int] = {}
+    for j in range(len(names)):
+        if above[j] and not tree.leaves[j]:
+            sitting.setdefault(above[j][0], j)
+
+    def name(clades: Sequence[Clade]) -> str:
+        if not clades:
+            return "diploid"
+        return names[sitting[clades[0]]] if clades[0] in sitting else inner[clades[0]]
+
     found = []
     for j in range(len(names)):
-        around = [clade for clade in inner if j in clade]
-        if not around:
-            found.append("diploid")
-            continue
-        node = min(around, key=len)
-        at_node = [i for i in sorted(node) if i != j and not tree.leaves[i] and _smallest(inner, i) == node]
-        found.append(names[at_node[0]] if at_node and tree.leaves[j] else inner[node])
+        if above[j] and sitting.get(above[j][0]) == j:
+            node = above[j][0]
+            found.append((name(above[j][1:]), tree.trunk if len(node) == len(names) else tree.clades[node]))
+        else:
+            found.append((name(above[j]), tree.leaves[j]))
     return found
-
-
-def _smallest(inner: Mapping[Clade, str], leaf: int) -> Clade:
-    return min((clade for clade in inner if leaf in clade), key=len)
 
 
 def _inner(tree: CloneTree, k: int, patient: str) -> dict[Clade, str]:
@@ -250,7 +259,21 @@ def subtree(tree: CloneTree, names: Sequence[str], patient: str) -> list[str]:
     return [text(frozenset(range(len(names))))] if names else []
 
 
-def newick(patients: Mapping[str, tuple[CloneTree, Sequence[str]]]) -> str:
+def newick(events: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
+    """Newick trees of all patients from the events of their clones alone: patient -> clone -> events (``"1q+"``)."""
+    trees = {}
+    for patient, clones in events.items():
+        names = sorted(clones)
+        arms = sorted({event[:-1] for found in clones.values() for event in found})
+        states = np.zeros((len(names), len(arms)), dtype=np.int64)
+        for j, name in enumerate(names):
+            for event in clones[name]:
+                states[j, arms.index(event[:-1])] = 1 if event.endswith("+") else -1
+        trees[patient] = (build_tree(states, arms, ()), names)
+    return newick_of(trees)
+
+
+def newick_of(patients: Mapping[str, tuple[CloneTree, Sequence[str]]]) -> str:
     """Newick trees of all patients (tree and names of the clones) under one diploid root."""
     parts = [part for patient in sorted(patients) for part in subtree(*patients[patient], patient)]
     return f"({','.join(parts)})diploid;\n" if parts else "diploid;\n"
