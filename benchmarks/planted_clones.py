@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.cnv.arms import ArmModel, ArmStatistics, arm_statistics, fit_arm_model, usable_genes
-from dtcflow.cnv.null import half_mask
+from dtcflow.cnv.arms import SplitStatistics, bin_statistics, fit_arm_model, usable_genes
+from dtcflow.cnv.null import cross_fit
 from dtcflow.genes import load_positions
 from dtcflow.simulate.cells import Cells, draw_cells
 from dtcflow.simulate.counts import draw_counts

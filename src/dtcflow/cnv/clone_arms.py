@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from dtcflow.cnv.mixture import arm_of
+from dtcflow.cnv.arms import SplitStatistics
 from dtcflow.cnv.fdr import benjamini_hochberg
+from dtcflow.cnv.mixture import arm_of
 from dtcflow.cnv.null import TAU_FLOOR, Floats
 from dtcflow.cnv.profile import ALPHA, NOT_ASSESSABLE_FROM, SINGLE_COPY_GAIN
 

@@ -30,7 +30,7 @@ __all__ = ["Clones", "find_clones", "newick"]
 
 MIN_CELLS_PER_CLONE = 10
 MAX_CLONES = 5
-MIN_OBJECTIVE = 8.0
+MIN_OBJECTIVE = 6.0
 """Penalised log likelihood by which two clones must be better than one.
 
 Normal cells of one type and donor reach 3.3 at most where no mosaic is known (ovarian patients 11 and 13)."""

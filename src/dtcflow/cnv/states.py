@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from dtcflow.cnv.arms import SplitStatistics
 from dtcflow.cnv.clone_arms import arm_members, estimate_arms, halves_agree, systematic_error
 from dtcflow.cnv.mixture import Bools
 from dtcflow.cnv.null import Floats
