@@ -77,7 +77,7 @@ def _universe(seed: int):
 
 
 def simulated(
-    seed: int, *, n_clones: int, size: int, depth: float, normals: int = 500, nested: bool = False, cycling: float = 0.2
+    seed: int, *, n_clones: int, size: int, depth: float, normals: int = 300, nested: bool = False, cycling: float = 0.2
 ) -> PlantedClones:
     """``n_clones`` clones of ``size`` tumour cells with median ``depth`` UMI among ``normals`` marrow cells."""
     shape = dataclasses.replace(
@@ -169,7 +169,7 @@ def real(
     block.eliminate_zeros()
     sizes = pd.Series(kind[mine & (kind != cell_type)]).value_counts()
     normal = np.flatnonzero(mine & np.isin(kind, sizes.index[sizes >= 20]))
-    normal = np.concatenate([rng.permutation(normal[kind[normal] == name])[:300] for name in sorted(set(kind[normal]))])
+    normal = np.concatenate([rng.permutation(normal[kind[normal] == name])[:150] for name in sorted(set(kind[normal]))])
     n = len(normal)
     return PlantedClones(
         sp.csr_matrix(sp.vstack([cells.X[normal], block])),

@@ -47,6 +47,8 @@ BOOTSTRAPS = 50
 MIN_JACCARD = 0.6
 """Overlap from which on a clone counts as found again in a bootstrap replicate (Hennig 2007, Comput Stat Data Anal
 52:258: below 0.6 a cluster is not to be trusted)."""
+MIN_SUPPORT = 0.3
+"""A clone that fewer replicates find again is dissolved."""
 
 
 @dataclass(frozen=True)
@@ -300,6 +302,33 @@ def _bootstrap(
     return tuple(float(x) for x in found / replicates)
 
 
+def _stable(
+    statistics: SplitStatistics,
+    label: npt.NDArray[np.int64],
+    own: Floats,
+    place: npt.NDArray[np.int64],
+    regions: Regions,
+    inflation: Floats,
+    replicates: int,
+    seed: int,
+) -> tuple[npt.NDArray[np.int64], Floats, tuple[float, ...]]:
+    """Labels, posteriors and bootstrap support once clones that do not come back are dissolved, the weakest first."""
+    while True:
+        support = _bootstrap(statistics, label, place, regions, inflation, replicates=replicates, seed=seed)
+        weakest = int(np.argmin(support))
+        if len(support) == 1 or support[weakest] >= MIN_SUPPORT:
+            return label, own, support
+        if len(support) == 2:
+            return np.zeros_like(label), np.ones(len(label)), (1.0,)
+        fit = refine(statistics.full, _one_hot(label, len(support)), place, regions, inflation, rounds=1)
+        left = np.delete(fit.responsibility, weakest, axis=1)
+        again = np.where(label > weakest, label - 1, label)
+        again = np.where(label == weakest, np.argmax(left, axis=1), again)
+        label = _by_size(np.asarray(again, dtype=np.int64), statistics.full)
+        fit = refine(statistics.full, _one_hot(label, len(support) - 1), place, regions, inflation, rounds=1)
+        own = fit.responsibility[np.arange(len(label)), label]
+
+
 def resampled_units(regions: Regions, rng: np.random.Generator) -> Floats:
     """Halves x segments: how often each half-segment is drawn when an arm's are resampled with replacement."""
     times = np.zeros((2, regions.member.shape[1]))
@@ -376,7 +405,8 @@ def find_clones(
         own = fit.responsibility[np.arange(len(rows)), current]
         support = tuple(float(own[current == k].mean()) for k in range(n_clones))
         if bootstraps:
-            support = _bootstrap(part, current, place, regions, inflation, replicates=bootstraps, seed=seed)
+            current, own, support = _stable(part, current, own, place, regions, inflation, bootstraps, seed)
+            n_clones = len(support)
     label[rows], posterior[rows] = current, own
     status = "resolved" if n_clones > 1 else "single_clone"
     return Clones(label, n_clones, status, support, posterior, bootstraps)

@@ -26,7 +26,7 @@ States = npt.NDArray[np.int64]
 GAINS = (0.20, 0.27, 0.34, 0.45, 0.65)
 LOSSES = (0.20, 0.28, 0.36, 0.45, 0.60)
 """Sizes of an event, as relative change of expression: one copy is +.38 and -.43 at a dosage slope of 0.8."""
-ALTERED_PRIOR = 0.2
+ALTERED_PRIOR = 0.25
 """Share of the arms that are altered in some clone."""
 PRIVATE_SHARE = 0.3
 """Share of the altered arms that are not altered alike in all clones."""
@@ -34,7 +34,8 @@ OPPOSITE = 0.02
 """Relative prior of a gain in one clone and a loss of the same arm in another."""
 DIFFERENCE_TAU = 0.05
 """SD of an arm's log ratio between clones that no event explains."""
-MIN_POSTERIOR = 0.8
+MIN_POSTERIOR = 0.5
+"""Posterior probability from which on an event is called (simulated and ovarian seeds 1 and 2)."""
 
 
 @dataclass(frozen=True)
