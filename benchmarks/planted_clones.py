@@ -127,7 +127,8 @@ def ovarian(path: Path) -> ad.AnnData:
     cells = ad.read_h5ad(path)
     positions = load_positions()
     positions = positions[~positions["symbol"].duplicated()].set_index("symbol")
-    known = [symbol for symbol in positions.index if symbol in set(cells.var_names)]
+    measured = set(cells.var_names)
+    known = [symbol for symbol in positions.index if symbol in measured]
     cells = cells[:, known].copy()
     cells.var = positions.loc[known, ["chromosome", "arm", "start"]].fillna({"arm": ""})
     rank = cells.var["chromosome"].astype(str).str.removeprefix("chr").replace({"X": "23", "Y": "24", "M": "25"})
