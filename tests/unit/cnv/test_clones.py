@@ -39,6 +39,7 @@ def test_finds_the_planted_clones(profiles, sizes, seed) -> None:
     assert np.nanmin(clones.posterior) >= 0.5 / len(sizes)
 
 
+@pytest.mark.slow
 def test_one_clone_stays_one_clone() -> None:
     """40 tumours of one clone, half of them with a programme in every second cell: at most 5 % may be divided."""
     divided = 0
@@ -86,6 +87,7 @@ def test_cells_outside_the_tumour_do_not_matter() -> None:
     assert np.isnan(whole.posterior[60:]).all()
 
 
+@pytest.mark.slow
 def test_expression_of_a_compartment_is_no_clone() -> None:
     """Marrow cells of one clone differ from the primary in every segment; the same clones are found in both."""
     for seed in range(4):
