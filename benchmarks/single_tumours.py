@@ -24,8 +24,8 @@ from scipy import stats
 from semireal import plain_matrix, write_study
 from truth_table import compare, read_truth, with_truth, write_pair
 
-from dtcflow.cnv.profile import arm_table
-from dtcflow.cnv.run import unpack
+from dtcflow.cnv.clone_arms import clone_arm_table
+from dtcflow.cnv.run import unpack_segments
 from dtcflow.contracts import InputError, Problem, read_json, read_stage, read_table, write_table
 from dtcflow.simulate.cohort import write_matrix
 
@@ -275,12 +275,12 @@ def arms_by_tumour(name: str, data: Path, out: Path) -> pd.DataFrame:
         if malignant == "yes"
     }
     packed = read_stage(out / "results" / "cnv" / "patients" / "OD.h5ad", "cnv")
-    statistics, inflation, tau = unpack(packed)
+    statistics, inflation, tau, _ = unpack_segments(packed)
     group = np.array([tumour.get(cell, "") for cell in packed.obs_names], dtype=object)
     rows = []
     for label in sorted(set(group) - {""}):
         members = np.flatnonzero(group == label)
-        table = arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=EFFECT)
+        table = clone_arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=EFFECT)
         row: dict[str, Any] = {"data_set": name, "tumour": label, "cells": len(members)}
         for arm in DELETED:
             row[arm] = str(table.loc[arm, "state"])

@@ -127,7 +127,6 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
         *("patient_id", "sample_id", "clone_id", "arm", "log_ratio", "ci_low", "ci_high", "q_value", "state"),
         *("n_cells", "n_genes", "power", "smallest_detectable"),
     ),
-    "clones": (*("patient_id", "clone_id", "n_cells", "n_dtc", "status", "gains", "losses", "support"),),
     # a sample and clone each, against the tumour's known copy number, on chromosome arms and on 1 Mb bins
     "comparison": (
         *("patient_id", "sample_id", "clone_id", "resolution", "n_cells", "profile_format", "profile_values"),
@@ -136,6 +135,15 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     # SEG for IGV: the names of the format, not ours
     "segments": ("ID", "chrom", "loc.start", "loc.end", "num.mark", "seg.mean"),
+    "clones": (
+        *("patient_id", "clone_id", "n_cells", "n_dtc", "status", "gains", "losses", "support"),
+        *("parent", "trunk_events", "branch_events", "n_bootstrap"),
+    ),
+    # an event of the clone tree each
+    "clone_events": (
+        *("patient_id", "branch", "kind", "event", "arm", "state", "clones", "n_cells", "log_ratio"),
+        *("posterior", "support", "n_bootstrap"),
+    ),
     "loss_audit": (
         *("cell_id", "sample_id", "patient_id", "compartment", "stage", "status", "reason", "evidence"),
         *("epithelial_z", "n_epithelial_markers", "cnv_burden_q", "malignancy_q"),
@@ -183,6 +191,7 @@ TABLE_MAKERS: Final = {
     "clones": "call_cells",
     "comparison": "compare_profiles",
     "segments": "export_segments",
+    "clone_events": "call_cells",
     "loss_audit": "audit_losses",
     "qc_waterfall": "summarise_qc",
     "qc_summary": "summarise_qc",

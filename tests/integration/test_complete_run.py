@@ -17,6 +17,7 @@ from dtcflow.qc.thresholds import removing_reasons
 
 PUBLIC = (
     *("cohort.h5ad", "cells.tsv.gz", "qc/loss_audit.tsv", "cnv/arms.tsv", "cnv/clones.tsv", "cnv/tree.nwk"),
+    "cnv/events.tsv",
     *("evidence/claims.tsv", "evidence/patients.tsv", "evidence/verdict.json", "report.html", "provenance.json"),
     *("intake/identity.tsv", "cnv/comparison.tsv", "cnv/segments.seg"),
 )
@@ -28,6 +29,7 @@ PUBLIC_TABLES = {
     "qc/summary.tsv": "qc_summary",
     "cnv/arms.tsv": "arms",
     "cnv/clones.tsv": "clones",
+    "cnv/events.tsv": "clone_events",
     "evidence/claims.tsv": "claims",
     "evidence/patients.tsv": "patients",
 }

@@ -49,6 +49,7 @@ rule call_cells:
             labels={"table": "chromosome arms"},
         ),
         clones="<results>/cnv/clones.tsv",
+        events="<results>/cnv/events.tsv",
         tree="<results>/cnv/tree.nwk",
     log:
         "<logs>/call_cells.log",

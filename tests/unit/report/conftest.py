@@ -266,7 +266,11 @@ def make_study(
         columns=list(contracts.TABLES["arms"]),
     )  # fmt: skip
     clones = pd.DataFrame(
-        [(p, c, 30, 5, "resolved", ";".join(GAINS), ";".join(LOSSES), 0.95) for p in patients for c in "AB"],
+        [
+            (p, c, 30, 5, "resolved", ";".join(GAINS), ";".join(LOSSES), 0.95, "diploid", "", "", 50)
+            for p in patients
+            for c in "AB"
+        ],
         columns=list(contracts.TABLES["clones"]),
     )
     lost = cells[(cells["malignant_call"] == "indeterminate") | (~cells["pass_qc"] & (cells.index % 9 == 0))]
