@@ -9,8 +9,5 @@ from dtcflow.contracts import read_stage, read_table, write_table
 
 params = snakemake.params
 calls = read_table(snakemake.input.calls, "calls")
-tables = [
-    patient_segments(read_stage(path, "cnv"), calls, effect=params.effect)
-    for path in snakemake.input.windows
-]
+tables = [patient_segments(read_stage(path, "cnv"), calls, effect=params.effect) for path in snakemake.input.windows]
 write_table(stack_segments(tables), snakemake.output.segments, "segments")
