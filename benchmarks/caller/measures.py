@@ -120,13 +120,16 @@ def together(counts: Sequence[Counts]) -> Counts:
     return Counts(sum(c.tumour for c in counts), sum(c.called for c in counts), sum(c.false for c in counts))
 
 
-def best_recall(score: Floats, tumour: Bools, *, false_share: float) -> float:
-    """Largest recall of a threshold at which the realised false share is at most ``false_share``."""
+def best_recall(score: Floats, tumour: Bools, *, false_share: float, n_tumour: int | None = None) -> float:
+    """Largest recall of a threshold at which the realised false share is at most ``false_share``.
+
+    ``n_tumour`` includes tumour cells that are not ranked.
+    """
     order = np.lexsort((tumour, -score))  # ties: normal cells first, the unfavourable order
     hits = np.cumsum(tumour[order])
     share = 1.0 - hits / np.arange(1, len(order) + 1)
     good = share <= false_share
-    return float(hits[good].max() / tumour.sum()) if good.any() and tumour.any() else 0.0
+    return float(hits[good].max() / (n_tumour or tumour.sum())) if good.any() and tumour.any() else 0.0
 
 
 def per_10_000(false: int, cells: int) -> float:

@@ -133,6 +133,22 @@ PARTS: dict[str, tuple[Callable[[Data], pd.DataFrame | None], Callable[[pd.DataF
     "i": (_oligodendroglioma, oligodendroglioma.rows),
     "j": (_invariance, invariance.rows),
 }
+
+
+def measured(part: str, data: Data) -> pd.DataFrame:
+    """Runs of one part.
+
+    Raises
+    ------
+    ValueError
+        When the data set that it needs is not there.
+    """
+    found = PARTS[part][0](data)
+    if found is None:
+        raise ValueError(f"part {part} needs the data sets of --data")
+    return found
+
+
 SPIKED = ("c", "d", "e")
 ELSEWHERE = {"l": "caller_clones", "m": "caller_cost"}
 """Modules beside this package with ``rows(small: bool) -> list[Row]``: subclones, and cost."""

@@ -53,6 +53,7 @@ def evaluate(pool: Pool, *, seed: int) -> list[dict[str, object]]:
     for mode in MODES:
         found = ours.run(sample if mode == "any" else marked(sample, stray=stray), tumour_lineage=mode)
         calls = counted(found.called, altered, of=query)
+        asked = query if mode == "any" else query & found.cells["is_candidate"].to_numpy(dtype=bool)
         lines.append(
             {
                 **common,
@@ -60,7 +61,9 @@ def evaluate(pool: Pool, *, seed: int) -> list[dict[str, object]]:
                 "recall": calls.recall,
                 "called": calls.called,
                 "false": calls.false,
-                "best_recall": best_recall(ours.score(found.cells)[query], altered[query], false_share=FDR),
+                "best_recall": best_recall(
+                    ours.score(found.cells)[asked], altered[asked], false_share=FDR, n_tumour=N_PLANTED
+                ),
                 "clone_status": str(found.status.get("clone_status", "")),
             }
         )
