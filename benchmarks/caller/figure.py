@@ -98,6 +98,8 @@ def draw_clone(ax: Axes, runs: pd.DataFrame) -> None:
         ("ours_any", "recall", "any lineage, calls", style.SKY),
         ("ours_epithelial", "best_recall", "epithelial, ranking", style.BLUE),
         ("ours_epithelial", "recall", "epithelial, calls", style.BLUE),
+        ("given_any", "best_recall", "any lineage, profile given, ranking", style.GREEN),
+        ("given_epithelial", "best_recall", "epithelial, profile given, ranking", style.GREEN),
     )
     for place, (method, column, _, colour) in enumerate(reversed(shown)):
         part = runs[runs["method"] == method]

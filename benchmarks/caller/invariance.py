@@ -13,6 +13,7 @@ from caller import ours, theirs
 from caller.data import PATIENTS, REFERENCE, Integers, Pool, Sample, sample_of
 from caller.measures import Row, row
 from dtcflow.cnv.arms import arm_statistics, fit_arm_model, usable_genes
+from dtcflow.cnv.run import genome_order
 
 STAGE_1 = ("cnv_burden", "cnv_burden_p")
 STAGE_2 = ("clone_llr", "clone_llr_p", "clone_fraction")
@@ -75,8 +76,9 @@ def _their_values(sample: Sample, **options: object) -> pd.Series:
 def chunks_and_threads(sample: Sample) -> list[Change]:
     """The arm statistics with other chunk sizes and numbers of threads."""
     reference = sample.cells[REFERENCE].to_numpy(dtype=object)
-    counts = sample.adata.layers["counts"].astype(np.float64)
-    var = sample.adata.var
+    order = genome_order(sample.adata.var)
+    counts = sample.adata.layers["counts"].astype(np.float64)[:, order]
+    var = sample.adata.var.iloc[order]
     rows_ = np.flatnonzero(reference != "")
     model = fit_arm_model(
         counts[rows_], reference[rows_], var["arm"].astype(str).to_numpy(dtype=object), usable_genes(var)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -11,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import yaml
+from dtcflow.cnv.given import GivenProfile, read_given
 
 from caller.data import REFERENCE, Sample
 from dtcflow.call import call_cohort
 from dtcflow.cnv.run import infer_copy_number
+from dtcflow.genes import load_arms
 from dtcflow.simulate.study import shipped_config_dir
 
 SEED = 0
@@ -47,7 +52,19 @@ class Ours:
         return (self.cells["malignant_call"] == "malignant").to_numpy()
 
 
-def run(sample: Sample, *, seed: int = SEED, **changes: Any) -> Ours:
+def given(events: Mapping[str, int]) -> GivenProfile:
+    """Profile as a user's table of arms gives it; ``events`` are the gained (1) and lost (-1) arms."""
+    states = {1: "gain", -1: "loss", 0: "neutral"}
+    arms = load_arms()
+    table = pd.DataFrame({"arm": arms["arm"], "state": [states[events.get(arm, 0)] for arm in arms["arm"]]})
+    autosomes = ~arms["chromosome"].isin(["chrX", "chrY"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "arms.tsv"
+        table[autosomes].to_csv(path, sep="\t", index=False)
+        return read_given(path)
+
+
+def run(sample: Sample, *, profile: GivenProfile | None = None, seed: int = SEED, **changes: Any) -> Ours:
     """Copy-number evidence and calls; ``changes`` are settings that differ from the shipped ones."""
     chosen = settings(sample, **changes)
     found = infer_copy_number(
@@ -57,6 +74,7 @@ def run(sample: Sample, *, seed: int = SEED, **changes: Any) -> Ours:
         settings=chosen,
         epithelial_z=shipped()["annotation"]["epithelial_z"],
         seed=seed,
+        given=profile,
     )
     joined = sample.cells.merge(found.cells, on="cell_id", validate="one_to_one")
     calls = call_cohort({"S": (joined, found.windows, found.status)}, settings=chosen).cells
@@ -81,12 +99,12 @@ def burden_score(cells: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 
 def score(cells: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """The caller's final score: clone likelihood by the learned profile, or burden where no profile was found.
+    """The caller's final score: clone likelihood by the learned (or given) profile, or burden where there is none.
 
     Every cell of a run has the one or the other, so that the ranks of a run are comparable.
     """
     p = cells["clone_llr_p"].to_numpy(dtype=float)
     if not np.isfinite(p).any():
         return burden_score(cells)
-    statistic = cells["clone_t"] if "clone_t" in cells else cells["clone_llr"]
-    return _ordered(np.nan_to_num(p, nan=1.0), np.nan_to_num(statistic.to_numpy(dtype=float), nan=-np.inf))
+    statistic = cells["clone_t"].to_numpy(dtype=float)
+    return _ordered(np.nan_to_num(p, nan=1.0), np.nan_to_num(statistic, nan=-np.inf))

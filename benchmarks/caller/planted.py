@@ -11,8 +11,6 @@ import scipy.sparse as sp
 from caller import ours, theirs
 from caller.data import Bools, Pool, sample_of, thin_to
 from caller.measures import Row, ranking, row
-from dtcflow.cnv.profile import score_against
-from dtcflow.cnv.run import unpack
 
 LOSS_KEPT, GAIN_ADDED = 0.6, 0.4
 """A lost copy keeps 0.6 of the counts and a gained one adds 0.4: a dosage slope of 0.8."""
@@ -45,45 +43,56 @@ def plant(
     return planted
 
 
-def profile_of(events: dict[str, int], arms: Sequence[str]) -> np.ndarray:
-    """Log ratio per arm of a planted karyotype."""
-    effect = {1: np.log1p(GAIN_ADDED), -1: np.log(LOSS_KEPT), 0: 0.0}
-    return np.array([effect[events.get(arm, 0)] for arm in arms])
-
-
 def planted_pool(
-    pool: Pool, *, events: dict[str, int], depth: float, n_reference: int, n_planted: int, n_normal: int, seed: int
+    pool: Pool, *, events: dict[str, int], depth: float, n_reference: int, n_planted: int | None = None, seed: int
 ) -> tuple[Pool, Bools, Bools]:
-    """Normal cells at one depth: reference, cells with the karyotype, cells without; no cell serves twice."""
+    """Normal cells at one depth: reference, cells with the karyotype, cells without; no cell serves twice.
+
+    Parameters
+    ----------
+    pool
+        Cells to draw from.
+    events
+        Altered arms, 1 for a gained and -1 for a lost copy.
+    depth
+        Counts per cell after thinning. Judged cells have at least as many before; reference cells may have fewer.
+    n_reference
+        Reference cells; all others with enough counts are judged.
+    n_planted
+        Judged cells that get the events; ``None``: half of them.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    The cells, which of them are reference, and which have the events.
+    """
     rng = np.random.default_rng([seed, int(depth)])
-    rows = rng.permutation(pool.normals)[: n_reference + n_planted + n_normal]
-    part = pool[rows]
+    mixed = rng.permutation(pool.normals)
+    rest = mixed[n_reference:]
+    judged = rest[np.asarray(pool.counts[rest].sum(axis=1)).ravel() >= depth]
+    n_planted = len(judged) // 2 if n_planted is None else n_planted
+    part = pool[np.concatenate([mixed[:n_reference], judged])]
     counts = thin_to(part.counts, depth, rng)
-    altered = np.zeros(len(rows), dtype=bool)
-    altered[n_reference : n_reference + n_planted] = True
+    place = np.arange(len(part))
+    altered = (place >= n_reference) & (place < n_reference + n_planted)
     arms = part.var["arm"].astype(str).tolist()
-    mixed = sp.vstack(
-        [counts[:n_reference], plant(counts[altered], arms, events, rng), counts[n_reference + n_planted :]]
-    )
-    return Pool(sp.csr_matrix(mixed), part.var, part.donor, part.kind), np.arange(len(rows)) < n_reference, altered
+    done = [counts[:n_reference], plant(counts[altered], arms, events, rng), counts[n_reference + n_planted :]]
+    return Pool(sp.csr_matrix(sp.vstack(done)), part.var, part.donor, part.kind), place < n_reference, altered
 
 
 def evaluate(pool: Pool, name: str, depth: float, *, seed: int) -> list[dict[str, object]]:
     """One karyotype at one depth, half of the held-out cells planted."""
     events = KARYOTYPES[name]
-    n = len(pool.normals) // 4
-    part, reference, altered = planted_pool(
-        pool, events=events, depth=depth, n_reference=2 * n, n_planted=n, n_normal=n, seed=seed
-    )
+    n_reference = len(pool.normals) // 2
+    part, reference, altered = planted_pool(pool, events=events, depth=depth, n_reference=n_reference, seed=seed)
     sample = sample_of(part, reference=reference, tumour=altered)
     found = ours.run(sample, tumour_lineage="any")
-    statistics, inflation, _ = unpack(found.packed)
-    given, _ = score_against(profile_of(events, statistics.full.arms), statistics.full, inflation)
     scores = {
         "infercnvpy": theirs.run(sample, np.where(reference, part.kind, "")).score,
         "ours_burden": ours.burden_score(found.cells),
         "ours_full": ours.score(found.cells),
-        "ours_given": given,
+        "ours_given": ours.score(ours.run(sample, profile=ours.given(events), tumour_lineage="any").cells),
     }
     normal = ~reference & ~altered
     return [

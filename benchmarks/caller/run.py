@@ -3,13 +3,13 @@
 Real cells of four ovarian cancers and of four oligodendrogliomas stand beside the project (``--data``); the simulated
 parts need nothing. Thresholds of the caller were chosen on ovarian patients 11 and 13 and on seeds 1 and 2
 (``dev``); patients 12 and 14 and the other seeds are the test half. Writes ``caller`` (the rows), ``caller_designs``
-(ten references one by one), ``caller_runs`` (every spiked run) and ``caller.svg``.
+(ten references one by one), ``caller_runs`` (every spiked run) and ``caller.svg``. Subclones and cost are measured by
+``caller_clones.py`` and ``caller_cost.py`` beside this package, which write tables of their own.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +23,7 @@ from truth_table import own_command, write_pair
 from caller import (
     calibration,
     designs,
+    elsewhere,
     false_discovery,
     figure,
     invariance,
@@ -150,11 +151,11 @@ def measured(part: str, data: Data) -> pd.DataFrame:
 
 
 SPIKED = ("c", "d", "e")
-ELSEWHERE = {"l": "caller_clones", "m": "caller_cost"}
-"""Modules beside this package with ``rows(small: bool) -> list[Row]``: subclones, and cost."""
 
 
-def measure(data: Data, chosen: tuple[str, ...]) -> tuple[list[Row], dict[str, pd.DataFrame]]:
+def measure(
+    data: Data, chosen: tuple[str, ...], *, out: Path, folder: Path
+) -> tuple[list[Row], dict[str, pd.DataFrame]]:
     """Rows and runs of the chosen parts, in the order of the letters."""
     runs: dict[str, pd.DataFrame] = {}
     rows: list[Row] = []
@@ -169,23 +170,14 @@ def measure(data: Data, chosen: tuple[str, ...]) -> tuple[list[Row], dict[str, p
                 continue
             runs[part] = found
             rows += to_rows(found)
-        elif part in ELSEWHERE:
-            rows += elsewhere(part, small=data.small)
+        elif not data.small:
+            print(f"{part}:", flush=True)
+            table = elsewhere.measure(part, out, data=folder)
+            rows += [] if table is None else elsewhere.ROWS[part](table)
         print(f"  {time.time() - start:.0f} s", flush=True)
     spiked = {part: runs[part] for part in SPIKED if part in runs}
     rows += false_discovery.rows(spiked) if spiked else []
     return sorted(rows, key=lambda r: r.part), runs
-
-
-def elsewhere(part: str, *, small: bool) -> list[Row]:
-    """Rows of a module beside this package, or none where it is not there or gives no rows of this kind."""
-    try:
-        module = importlib.import_module(ELSEWHERE[part])
-    except ModuleNotFoundError as error:
-        if error.name != ELSEWHERE[part]:
-            raise
-        return []
-    return list(module.rows(small=small)) if hasattr(module, "rows") else []
 
 
 def write(rows: list[Row], runs: Mapping[str, pd.DataFrame], out: Path, *, command: str) -> None:
@@ -209,12 +201,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "tables", help="folder of the tables")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the data sets")
     parser.add_argument("--small", action="store_true", help="a few minutes: fewer designs, runs and cells")
-    letters = [*PARTS, *ELSEWHERE]
+    letters = [*PARTS, *elsewhere.SCRIPTS]
     parser.add_argument("--only", nargs="+", choices=letters, default=letters, help="parts; g comes with c, d and e")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     with threadpool_limits(limits=1):
-        rows, runs = measure(load(arguments.data, small=arguments.small), tuple(arguments.only))
+        data = load(arguments.data, small=arguments.small)
+        rows, runs = measure(data, tuple(arguments.only), out=arguments.out, folder=arguments.data)
     write(rows, runs, arguments.out, command=own_command())
     missed = [r for r in rows if r.reached == "no"]
     print(f"{len(rows)} rows, {sum(r.reached == 'yes' for r in rows)} targets reached, {len(missed)} not:")
