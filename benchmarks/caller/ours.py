@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import yaml
-from dtcflow.cnv.given import GivenProfile, read_given
 
 from caller.data import REFERENCE, Sample
 from dtcflow.call import call_cohort
 from dtcflow.cnv.run import infer_copy_number
 from dtcflow.genes import load_arms
 from dtcflow.simulate.study import shipped_config_dir
+
+if TYPE_CHECKING:
+    from dtcflow.cnv.given import GivenProfile
 
 SEED = 0
 
@@ -54,6 +56,8 @@ class Ours:
 
 def given(events: Mapping[str, int]) -> GivenProfile:
     """Profile as a user's table of arms gives it; ``events`` are the gained (1) and lost (-1) arms."""
+    from dtcflow.cnv.given import read_given
+
     states = {1: "gain", -1: "loss", 0: "neutral"}
     arms = load_arms()
     table = pd.DataFrame({"arm": arms["arm"], "state": [states[events.get(arm, 0)] for arm in arms["arm"]]})
@@ -74,7 +78,7 @@ def run(sample: Sample, *, profile: GivenProfile | None = None, seed: int = SEED
         settings=chosen,
         epithelial_z=shipped()["annotation"]["epithelial_z"],
         seed=seed,
-        given=profile,
+        **({} if profile is None else {"given": profile}),
     )
     joined = sample.cells.merge(found.cells, on="cell_id", validate="one_to_one")
     calls = call_cohort({"S": (joined, found.windows, found.status)}, settings=chosen).cells
