@@ -79,6 +79,9 @@ table-real: demo-real ## calls of demo-real against the truth, in benchmarks/tab
 single-tumours: $(READY) ## single real tumours and normal tissues, from data sets beside the project, in benchmarks/tables
 	$(BIN)/python benchmarks/single_tumours.py --work results/single-tumours --out benchmarks/tables --cores $(CORES)
 
+bench-caller: $(READY) ## the malignant-cell caller beside infercnvpy, every figure of docs/caller.md, in benchmarks/tables
+	$(BIN)/python benchmarks/caller
+
 lock: $(READY) ## recompile requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \
 		--all-extras pyproject.toml -o requirements.lock
