@@ -270,9 +270,12 @@ def check_clone(
     Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
     epithelial``, hardly any of the cells it was learned from is epithelial and nothing else; or the cells of one label
     that are like the clone do not share a genome but an expression (their arms are not constant along their length),
-    which refuses that label only. A clone that the user gave (nothing was learned) answers the third question only.
+    which refuses that label only. A profile that the user gave is not asked: it is known to be the tumour's, and its
+    events may lie within arms.
     """
     n = len(cells)
+    if genome is not None and genome.given:
+        return CloneCheck(np.ones(n, dtype=bool), np.full(n, "", dtype=object), np.zeros(n, dtype=bool))
     refusal = np.full(n, "", dtype=object)
     member = np.zeros(n, dtype=bool)
     if "clone_membership" in cells:

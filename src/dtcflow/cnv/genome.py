@@ -48,6 +48,8 @@ class Genome:
     segments: SplitStatistics
     segment_inflation: Floats
     min_abs_log_ratio: float
+    given: bool = False
+    """Whether cells were scored by a profile that the user gave."""
 
     @classmethod
     def read(cls, packed: ad.AnnData, *, min_abs_log_ratio: float) -> Genome | None:
@@ -56,7 +58,7 @@ class Genome:
             return None
         arms, inflation, tau = unpack(packed)
         segments, segment_inflation, _, _ = unpack_segments(packed)
-        return cls(arms, inflation, tau, segments, segment_inflation, min_abs_log_ratio)
+        return cls(arms, inflation, tau, segments, segment_inflation, min_abs_log_ratio, "given_profile" in packed.uns)
 
     def signs(self) -> npt.NDArray[np.int8]:
         """Cells x arms: +1 or -1 for an altered arm of a cell (see :data:`ALTERED_Z`), else 0."""
