@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from dtcflow.cnv.arms import ArmModel, ArmStatistics, BinStatistics, SplitStatistics, bin_statistics, fit_arm_model
 from dtcflow.cnv.burden import burden
 from dtcflow.cnv.clones import find_clones
+from dtcflow.cnv.coherence import MIN_COHERENT_STRENGTH, coherence
 from dtcflow.cnv.null import TAU_FEW_TYPES, TAU_PRIOR, Floats, Noise, ReferenceNull, cross_fit, tail_p_values
 from dtcflow.cnv.profile import (
     MIN_PROFILE_STRENGTH,
@@ -106,6 +107,7 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
     names = sorted(set(null.unseen_types.tolist()))
     if len(names) < MIN_TYPES_TO_SCREEN:
         return suspect
+    segments, segment_inflation = null.unseen.segments().full, null.noise(of="segments").inflation
     for name in names:
         inside = null.unseen_types == name
         tau = noise.tau_without(name)
@@ -125,7 +127,10 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
         profile, strength = believable_profile(learned, min_chromosomes=1)
         members = learned.membership > 0.5
         most = members.mean() > MOST_OF_A_TYPE
-        if profile is not None and not (most and strength < 2 * MIN_PROFILE_STRENGTH):
+        if profile is None or (most and strength < 2 * MIN_PROFILE_STRENGTH):
+            continue
+        shared = coherence(segments[inside][members], inflation=segment_inflation, min_abs_log_ratio=effect)
+        if not shared.strength < MIN_COHERENT_STRENGTH:
             suspect[null.unseen_rows[inside]] = members
     return suspect
 
