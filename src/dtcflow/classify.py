@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dtcflow.call_reasons import write_reasons
-from dtcflow.cnv.coherence import MIN_CHROMOSOMES
+from dtcflow.cnv.coherence import MIN_CHROMOSOMES, MIN_SHARED_Z
 from dtcflow.cnv.fdr import stratified_q
 from dtcflow.cnv.genome import Genome, chromosomes, events, mosaic_hints
 from dtcflow.cnv.run import cell_strata
@@ -270,12 +270,10 @@ def check_clone(
     Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
     epithelial``, hardly any of the cells it was learned from is epithelial and nothing else; or the cells of one label
     that are like the clone do not share a genome but an expression (their arms are not constant along their length),
-    which refuses that label only. A profile that the user gave is not asked: it is known to be the tumour's, and its
-    events may lie within arms.
+    which refuses that label only. A clone that the user gave (nothing was learned) answers the third question only, and
+    in another form: do the cells of the label share *that* profile, beyond the scatter of their segments around it?
     """
     n = len(cells)
-    if genome is not None and genome.given:
-        return CloneCheck(np.ones(n, dtype=bool), np.full(n, "", dtype=object), np.zeros(n, dtype=bool))
     refusal = np.full(n, "", dtype=object)
     member = np.zeros(n, dtype=bool)
     if "clone_membership" in cells:
@@ -292,8 +290,14 @@ def check_clone(
                 refusal[:] = f"clone_without_epithelial_cells({n_epithelial}_of_{int(member.sum())})"
     for label in sorted(set(lineage.cell_type[clone.like].tolist())) if genome is not None else ():
         block = clone.like & (lineage.cell_type == label)
-        found = genome.coherence(block) if genome is not None and block.sum() >= MIN_BLOCK else None
-        if found is not None and np.isfinite(found.scatter) and not found.is_clone:
+        if genome is None or block.sum() < MIN_BLOCK:
+            continue
+        if genome.given_change is not None and not member.any():
+            if (z := genome.shares_given(block)) < MIN_SHARED_Z:
+                refusal[block] = f"given_profile_not_shared({label},z={z:.1f})"
+            continue
+        found = genome.coherence(block)
+        if np.isfinite(found.scatter) and not found.is_clone:
             block &= refusal == ""
             refusal[block] = f"arms_not_constant_along_their_length({label},strength={found.strength:.0f})"
     return CloneCheck(refusal == "", np.where(clone.like, refusal, ""), member)

@@ -1,4 +1,4 @@
-"""The ``dtcflow`` command: make, check, simulate and unlock a study; say its verdict, compare profiles, explain a call."""
+"""The ``dtcflow`` command: make, check, simulate, unlock; say the verdict, compare profiles, explain calls."""
 
 from __future__ import annotations
 

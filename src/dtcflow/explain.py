@@ -39,6 +39,8 @@ REMARKS: Mapping[str, str] = {
     "clone_without_epithelial_cells": "Hardly any cell of the clone is epithelial and nothing else",
     "arms_not_constant_along_their_length": "What the cells of this label share is not constant along the arms: "
     "the expression of a cell type, not a genome",
+    "given_profile_not_shared": "Together, the cells of this label do not show the given profile beyond the scatter of "
+    "their own segments around it",
 }
 
 
@@ -197,8 +199,11 @@ def _clone(evidence: Mapping[str, Any], status: Mapping[str, Any], reasons: Mapp
     llr, fraction = (_number(evidence.get(name, float("nan"))) for name in ("clone_llr", "clone_fraction"))
     error = _number(evidence.get("clone_fraction_se", float("nan")))
     p = _number(evidence.get("clone_llr_p", float("nan")))
+    origin = f"was learned from other cells and has {status.get('n_profile_arms', '?')} altered arms"
+    if status.get("profile_source") == "given":
+        origin = "is the tumour's known copy number, as given in the sample sheet"
     return [
-        f"The clone was learned from other cells and has {status.get('n_profile_arms', '?')} altered arms. This cell: "
+        f"The clone {origin}. This cell: "
         f"log-likelihood ratio {llr}, p = {p}, share of the clone's profile {fraction} (standard error {error}; about "
         "1 in a tumour cell, 0.5 in a doublet with a normal cell, 0 in a normal cell).",
         _refusal(reasons["clone_refused"]) if "clone_refused" in reasons else "",

@@ -42,6 +42,10 @@ MIN_POOL_STRENGTH = 100.0
 """The same for the best of all pools of neighbours (:func:`strongest_pool`), where left-out types reach 91."""
 MIN_CHROMOSOMES = 2
 """A single altered chromosome is what benign mosaicism looks like; a tumour's genome has more than one."""
+MIN_SHARED_Z = 3.0
+"""A group shares a profile that was given from here on, in its own direction only. Left-out normal types of ovarian
+patients 11 and 13, each with 200 random karyotypes of 2 to 10 arms: z has a standard deviation of 0.99, and 0.3 %
+reach 3."""
 WINSORISED = 0.05
 MIN_DIFFERENCES = 20
 """Fewer pairs of neighbouring segments do not measure a scatter; nothing is called then."""
@@ -143,6 +147,48 @@ def coherence(
     variance = np.where(measured, inflation * square / np.where(measured, np.square(info), 1.0), np.inf)
     order, position, names = _layout(segments.arms)
     return _arm_means(log_ratio[order], variance[order], position, names, min_abs_log_ratio)
+
+
+def shared_profile_z(segments: ArmStatistics, change: Floats, *, inflation: Floats) -> float:
+    r"""How clearly a group of cells shares a profile that was not learned from it, with the error its segments show.
+
+    The pooled log ratios are regressed on the profile, weighted by :math:`1 / (\hat\sigma^2 + v_s)`; the scatter is
+    that of the residuals, so that events within an arm do not count as scatter.
+
+    Parameters
+    ----------
+    segments
+        Score and information of the group's cells, cells x segments.
+    change
+        Relative change of expression that the profile expects per segment; NaN where it is not known.
+    inflation
+        See :func:`coherence`.
+
+    Returns
+    -------
+    float
+        Slope over its standard error; NaN when the scatter cannot be measured or the profile is flat.
+    """
+    u, info = segments.u.sum(axis=0), segments.info.sum(axis=0)
+    order, position, _ = _layout(segments.arms)
+    known = ((info > 0) & np.isfinite(change))[order]
+    order, position = order[known], position[known]
+    log_ratio, variance, expected = u[order] / info[order], inflation[order] / info[order], change[order]
+    scatter, z = 0.0, float("nan")
+    for _ in range(2):
+        weight = 1.0 / (variance + scatter**2)
+        x = expected - np.average(expected, weights=weight) if len(expected) else expected
+        y = log_ratio - np.average(log_ratio, weights=weight) if len(expected) else log_ratio
+        size = float((weight * np.square(x)).sum())
+        if size <= 0:
+            return float("nan")
+        slope = float((weight * x * y).sum()) / size
+        z = slope * float(np.sqrt(size))
+        scatter = segment_scatter(y - slope * x, variance, position)
+        if not np.isfinite(scatter):
+            return float("nan")
+        # the second round has the scatter of the residuals in its weights
+    return z
 
 
 def _arm_means(

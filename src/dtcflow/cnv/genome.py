@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from dtcflow.cnv.arms import ArmStatistics, SplitStatistics
-from dtcflow.cnv.coherence import Coherence, coherence, strongest_pool
+from dtcflow.cnv.coherence import Coherence, coherence, shared_profile_z, strongest_pool
 from dtcflow.cnv.null import TAU_FLOOR, Floats
 from dtcflow.cnv.profile import arm_table, profile_of
 from dtcflow.cnv.run import unpack, unpack_segments
@@ -48,8 +48,8 @@ class Genome:
     segments: SplitStatistics
     segment_inflation: Floats
     min_abs_log_ratio: float
-    given: bool = False
-    """Whether cells were scored by a profile that the user gave."""
+    given_change: Floats | None = None
+    """Relative change per segment of the profile that the user gave; None when cells were not scored by one."""
 
     @classmethod
     def read(cls, packed: ad.AnnData, *, min_abs_log_ratio: float) -> Genome | None:
@@ -58,7 +58,10 @@ class Genome:
             return None
         arms, inflation, tau = unpack(packed)
         segments, segment_inflation, _, _ = unpack_segments(packed)
-        return cls(arms, inflation, tau, segments, segment_inflation, min_abs_log_ratio, "given_profile" in packed.uns)
+        change = None
+        if "given_segments" in packed.uns:
+            change = np.expm1(packed.uns["given_segments"]["expected"].to_numpy(dtype=float))
+        return cls(arms, inflation, tau, segments, segment_inflation, min_abs_log_ratio, change)
 
     def signs(self) -> npt.NDArray[np.int8]:
         """Cells x arms: +1 or -1 for an altered arm of a cell (see :data:`ALTERED_Z`), else 0."""
@@ -81,6 +84,11 @@ class Genome:
             weights=membership,
         )
         return pd.Series(profile_of(table), index=names)
+
+    def shares_given(self, members: Bools) -> float:
+        """How clearly the cells share the given profile (z, :func:`dtcflow.cnv.coherence.shared_profile_z`)."""
+        change = np.full(len(self.segment_inflation), np.nan) if self.given_change is None else self.given_change
+        return shared_profile_z(self.segments.full[members], change, inflation=self.segment_inflation)
 
     def coherence(self, members: Bools) -> Coherence:
         """Whether the cells share a genome or an expression (:mod:`dtcflow.cnv.coherence`)."""

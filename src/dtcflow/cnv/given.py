@@ -410,7 +410,7 @@ def describe(given: GivenProfile, profile: PlacedProfile) -> dict[str, Any]:
 
 
 def as_table(profile: RegionProfile) -> pd.DataFrame:
-    """A given profile on arms as a table: ``arm copy_ratio expected covered``."""
+    """A given profile on arms (or segments) as a table: ``arm copy_ratio expected covered``."""
     return pd.DataFrame(
         {
             "arm": pd.Series(list(profile.names), dtype=object),

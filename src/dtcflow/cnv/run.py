@@ -204,6 +204,8 @@ def infer_copy_number(
     if given is not None and known is not None:
         status.update(describe(given, known))
         packed.uns["given_profile"] = as_table(known.arms)
+        if status["profile_source"] == "given":
+            packed.uns["given_segments"] = as_table(known.segments)
         for warning in status["profile_warnings"]:
             log.warning("%s: %s", patient_id, warning)
     return CopyNumber(table, packed, status)
@@ -354,7 +356,7 @@ def evidence_table(
             "clone_decoy_q": decoy,
             "n_arms_altered": _arms_altered(statistics, noise),
             "is_candidate": candidate,
-            "clone_membership": learned.membership,
+            "clone_membership": learned.membership if by_given is None else np.zeros(len(cells)),
             "clone_fraction": fraction,
             "clone_fraction_se": fraction_se,
         }

@@ -11,6 +11,7 @@ from dtcflow.cnv.coherence import (
     coherence,
     permutation_p,
     segment_scatter,
+    shared_profile_z,
     strongest_pool,
 )
 
@@ -166,3 +167,46 @@ def test_segments_without_information_are_left_out() -> None:
     found = group(part)
     assert np.isnan(found.arms.loc["1p", "log_ratio"])
     assert found.is_clone
+
+
+def profile(**arms: float) -> np.ndarray:
+    return np.array([arms.get(f"a{arm}", 0.0) for arm in arm_of_segments(SEGMENTS)])
+
+
+def test_a_type_does_not_share_a_given_profile_by_chance() -> None:
+    """Size of the test on groups whose segments are off by an SD of .3, as a type that the reference lacks."""
+    given = profile(a1q=0.4, a16q=-0.4, a8q=0.4)
+    z = np.array([shared_profile_z(cells(40, type_sd=0.3, seed=s), given, inflation=ONES) for s in range(200)])
+    # one added standard error of the scatter makes the test a little conservative
+    assert 0.7 < z.std() < 1.1
+    assert (z > 3).mean() <= 0.01
+
+
+def test_a_clone_shares_its_given_profile_even_when_its_type_is_unknown() -> None:
+    given = profile(a1q=0.4, a16q=-0.4)
+    found = [
+        shared_profile_z(cells(10, clone={"1q": 0.4, "16q": -0.4}, type_sd=0.15, seed=s), given, inflation=ONES)
+        for s in range(20)
+    ]
+    assert min(found) > 3
+    opposite = cells(10, clone={"1q": -0.4, "16q": 0.4}, type_sd=0.15)
+    assert shared_profile_z(opposite, given, inflation=ONES) < -3
+
+
+def test_events_within_an_arm_are_no_scatter_around_a_given_profile() -> None:
+    """Alternate segments of four arms are gained: not constant along the arm, but what the profile says."""
+    half = np.isin(arm_of_segments(SEGMENTS), ["1q", "3q", "5q", "8q"]) & (np.arange(len(SEGMENTS)) % 2 == 0)
+    given = np.where(half, 0.4, 0.0)
+    group_cells = cells(20)
+    shifted = ArmStatistics(group_cells.u + given * group_cells.info, group_cells.info, SEGMENTS)
+    z = shared_profile_z(shifted, given, inflation=ONES)
+    arm_means = group(shifted).arms["log_ratio"].loc[arm_of_segments(SEGMENTS).tolist()].to_numpy()
+    assert z > 1.5 * shared_profile_z(shifted, arm_means, inflation=ONES) > 5
+    assert shared_profile_z(shifted, given + 0.2, inflation=ONES) == pytest.approx(z)
+
+
+def test_a_given_profile_that_says_nothing_has_no_z() -> None:
+    assert np.isnan(shared_profile_z(cells(10), np.zeros(len(SEGMENTS)), inflation=ONES))
+    assert np.isnan(shared_profile_z(cells(10), np.full(len(SEGMENTS), np.nan), inflation=ONES))
+    few = np.where(np.arange(len(SEGMENTS)) < 8, 0.4 * (np.arange(len(SEGMENTS)) < 4), np.nan)
+    assert np.isnan(shared_profile_z(cells(10), few, inflation=ONES))
