@@ -97,6 +97,8 @@ def _layout(segments: tuple[str, ...]) -> tuple[Integers, Integers, list[str]]:
 def segment_scatter(log_ratio: Floats, variance: Floats, arm: npt.NDArray[np.object_] | Integers) -> float:
     """Standard deviation of segments around their arm beyond sampling noise (see the module).
 
+    One standard error is added to the variance: a few cells do not show that there is no scatter.
+
     Parameters
     ----------
     log_ratio, variance
@@ -117,7 +119,9 @@ def segment_scatter(log_ratio: Floats, variance: Floats, arm: npt.NDArray[np.obj
         return float("nan")
     squares = 0.5 * np.square(log_ratio[second] - log_ratio[first])
     squares = np.minimum(squares, np.quantile(squares, 1.0 - WINSORISED))
-    return float(np.sqrt(max(0.0, float(np.mean(squares - 0.5 * (variance[first] + variance[second]))))))
+    excess = float(np.mean(squares - 0.5 * (variance[first] + variance[second])))
+    # SD of a mean of squares of normal differences, every second pair sharing a segment: sqrt(3 / n) of the mean
+    return float(np.sqrt(max(0.0, excess) + np.sqrt(3.0 / len(squares)) * float(squares.mean())))
 
 
 def coherence(

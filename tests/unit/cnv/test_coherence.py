@@ -42,8 +42,10 @@ def test_scatter_by_hand() -> None:
     arm = np.array(["1p"] * 21 + ["1q"] * 2, dtype=object)
     # neighbours differ by 0.2 throughout; the jump between the arms is no pair
     ratio = np.array([0.1, -0.1] * 10 + [0.1, 5.0, 4.8])
-    assert segment_scatter(ratio, np.zeros(23), arm) == pytest.approx(np.sqrt(0.5 * 0.04))
-    assert segment_scatter(ratio, np.full(23, 0.02), arm) == pytest.approx(0.0, abs=1e-6)  # root of rounding
+    error = np.sqrt(3 / 21) * 0.02
+    assert segment_scatter(ratio, np.zeros(23), arm) == pytest.approx(np.sqrt(0.02 + error))
+    assert segment_scatter(ratio, np.full(23, 0.02), arm) == pytest.approx(np.sqrt(error))
+    assert segment_scatter(ratio, np.full(23, 0.05), arm) == pytest.approx(np.sqrt(error))
     assert np.isnan(segment_scatter(ratio[:10], np.zeros(10), arm[:10]))
 
 

@@ -1,0 +1,317 @@
+"""From evidence to a class: which cells are malignant, which are normal, and which cannot be decided.
+
+Three kinds of evidence stay apart until here: lineage (epithelial markers), copy-number burden (is this genome unlike
+that of held-out normal cells?) and clone likelihood (is it like the profile learned from *other* cells of this
+patient?). A malignant call needs two of the three, one of them copy number; with ``tumour_lineage: any`` the clone
+decides alone, and then its genome must be one: on two chromosomes or more, and constant along its arms. No cell is
+called malignant on markers alone, and none is called normal because nothing could be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dtcflow.call_reasons import write_reasons
+from dtcflow.cnv.coherence import MIN_CHROMOSOMES
+from dtcflow.cnv.genome import Genome, chromosomes, events, mosaic_hints
+from dtcflow.cnv.run import stratified_q
+from dtcflow.contracts import (
+    EPITHELIAL,
+    HAEMATOPOIETIC_COMPARTMENTS,
+    HAEMATOPOIETIC_TYPES,
+    MALIGNANT_DOUBLET,
+    UNKNOWN,
+)
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Objects = npt.NDArray[np.object_]
+
+MIN_FRACTION = 1 / 3
+"""Least share of the tumour's profile in a called cell. A tumour cell in 20 % ambient RNA still carries about 0.8."""
+HALF_PROFILE = 0.5
+"""Share of the tumour's profile that a doublet of one tumour cell and one normal cell carries."""
+HALF_PROFILE_Z = 1.645
+"""One-sided 5 %: a cell with a normal lineage's markers must carry significantly more than a doublet would."""
+MIN_ARMS = 2
+"""Altered arms, seen in both halves of the genes, without which burden alone decides nothing."""
+SUGGESTIVE_P = 0.05
+"""An epithelial-looking cell of normal lineage stays undecided while its copy-number p-value is below this."""
+MAX_COATED_Z = 6.0
+"""A cell of resident lineage with a stronger epithelial score is no ambient-coated cell; it stays undecided."""
+TWO_IN_ONE_P = 0.95
+"""Probability from expression (the arbitration of quality control) from which a droplet holds two cells."""
+MIN_EPITHELIAL_MEMBERS = 3
+MIN_EPITHELIAL_SHARE = 0.1
+"""A carcinoma's clone has epithelial cells: this many, or this share of its members. A clone of fibroblasts alone is
+benign mosaicism as far as anybody can tell."""
+MIN_BLOCK = 5
+"""Cells of one label that share a clone: from here on they are asked whether it is a genome that they share."""
+
+CLASSES: Final[Mapping[str, str]] = {
+    "malignant_confirmed": "malignant",
+    MALIGNANT_DOUBLET: "malignant",
+    "aneuploid_only": "indeterminate",
+    "epithelial_cnv_neutral": "indeterminate",
+    "possible_tumour_doublet": "indeterminate",
+    "unassessable": "indeterminate",
+    "normal": "normal",
+}
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What markers say, one entry per cell; no copy number in it."""
+
+    assessed: Bools
+    candidate: Bools
+    suspect: Bools
+    """Left the reference for sharing a tumour-like genome with others of its type."""
+    cell_type: Objects
+    resident: Bools
+    """Has the markers of a normal type."""
+    blood: Bools
+    epithelial: Bools
+    """Looks epithelial: typed so, or with epithelial evidence. All false with ``tumour_lineage: any``."""
+    z: Floats
+    doublet: Bools
+    two_in_one: Bools
+    """Expression says two cells, one epithelial beyond any coating with ambient RNA."""
+    stratum: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, *, tumour_lineage: str) -> Lineage:
+        """Read the annotation and quality-control columns."""
+        candidate = cells["is_candidate"].to_numpy(dtype=bool)
+        suspect = cells["left_reference"].to_numpy(dtype=bool)
+        cell_type = cells["cell_type"].to_numpy(dtype=object)
+        resident = ~np.isin(cell_type, [EPITHELIAL, UNKNOWN, ""])
+        blood = np.isin(cell_type, list(HAEMATOPOIETIC_TYPES))
+        marrow = np.isin(cells["compartment"].to_numpy(dtype=object), list(HAEMATOPOIETIC_COMPARTMENTS))
+        looks = (candidate & ~suspect) | (cell_type == EPITHELIAL)
+        return cls(
+            assessed=(cells["cnv_status"] == "ok").to_numpy(dtype=bool),
+            candidate=candidate,
+            suspect=suspect,
+            cell_type=cell_type,
+            resident=resident,
+            blood=blood,
+            epithelial=looks & (tumour_lineage != "any"),
+            z=cells["epithelial_z"].to_numpy(dtype=float),
+            doublet=cells["is_doublet"].to_numpy(dtype=bool),
+            two_in_one=_two_in_one(cells),
+            stratum=strata(candidate, lineage_normal=resident, blood=blood, marrow=marrow),
+        )
+
+
+@dataclass(frozen=True)
+class CloneEvidence:
+    """How a cell compares with the clone of its patient; everything false or NaN where no clone was found."""
+
+    p: Floats
+    q: Floats
+    llr: Floats
+    fraction: Floats
+    like: Bools
+    """``q`` and the share of the profile both reach their thresholds."""
+    half: Bools
+    """The same with half the share, as a doublet carries it."""
+    above_half: Bools
+    """Significantly more of the profile than a doublet of two equal cells."""
+
+    @property
+    def found(self) -> Bools:
+        """Cells that could be compared with a clone."""
+        return np.isfinite(self.p)
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, stratum: npt.NDArray[np.int64], *, fdr: float) -> CloneEvidence:
+        """Test every cell within its stratum.
+
+        Where nearly all candidates are tumour cells any q is small, so the cell's own share of the profile counts, too.
+        """
+        p = cells["clone_llr_p"].to_numpy(dtype=float)
+        q = stratified_q(p, stratum, adaptive=True)
+        fraction = cells["clone_fraction"].to_numpy(dtype=float)
+        z_half = (fraction - HALF_PROFILE) / cells["clone_fraction_se"].to_numpy(dtype=float)
+        significant = np.nan_to_num(q, nan=1.0) <= fdr
+        return cls(
+            p,
+            q,
+            cells["clone_llr"].to_numpy(dtype=float),
+            fraction,
+            significant & (np.nan_to_num(fraction) >= MIN_FRACTION),
+            significant & (np.nan_to_num(fraction) >= MIN_FRACTION / 2),
+            np.nan_to_num(z_half, nan=-np.inf) > HALF_PROFILE_Z,
+        )
+
+
+@dataclass(frozen=True)
+class CloneCheck:
+    """Second question to the clone: is it a tumour's genome? Per cell, with the reason where it is not."""
+
+    accepted: Bools
+    refusal: Objects
+
+
+def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: Genome | None = None) -> pd.DataFrame:
+    """Classify the cells of one patient.
+
+    Parameters
+    ----------
+    cells
+        ``cnv_cells`` joined with annotation and QC (``cell_type epithelial_z is_doublet compartment`` ...).
+    fdr
+        False-discovery rate per patient, within clear candidates, candidates of a resident lineage and other cells,
+        separately for marrow (or blood) and tissue.
+    tumour_lineage
+        ``epithelial``: markers and copy number together; ``any``: copy number decides alone.
+    genome
+        Additive statistics of the same cells; without them clones are taken as they are and no arm is named.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``cell_id cnv_burden_q clone_llr malignancy_q malignant_call malignant_class call_reasons is_dtc`` and, behind
+        them, ``clone_llr_p clone_fraction altered_arms mosaic_arms``.
+    """
+    lineage = Lineage.of(cells, tumour_lineage=tumour_lineage)
+    clone = CloneEvidence.of(cells, lineage.stratum, fdr=fdr)
+    check = check_clone(cells, lineage, clone, genome, tumour_lineage=tumour_lineage)
+    burden_p = cells["cnv_burden_p"].to_numpy(dtype=float)
+    # second look, only at cells that the clone does not explain: is their genome abnormal in another way?
+    other_q = stratified_q(np.where(clone.like, np.nan, burden_p), lineage.stratum)
+    enough_arms = cells["n_arms_altered"].to_numpy() >= MIN_ARMS
+    abnormal = (np.nan_to_num(other_q, nan=1.0) <= fdr) & enough_arms
+    q = np.where(clone.found, clone.q, other_q)
+
+    assessed, like = lineage.assessed, clone.like & check.accepted
+    if tumour_lineage == "any":
+        confirmed = assessed & lineage.candidate & like
+    else:
+        plain = lineage.epithelial & ~lineage.resident
+        # a blood cell needs epithelial evidence: a clone among blood cells is no carcinoma, whatever its genome
+        believed = (lineage.candidate & ~lineage.suspect) | ~lineage.blood
+        mislabelled = lineage.resident & clone.above_half & believed
+        bare = (lineage.cell_type == UNKNOWN) & (np.nan_to_num(clone.fraction) >= HALF_PROFILE)
+        # without a clone, a lone cell: its own markers must name it and its own genome must be abnormal
+        alone = ~clone.found & abnormal & (lineage.cell_type == EPITHELIAL)
+        confirmed = assessed & ((like & (plain | mislabelled | bare)) | alone)
+
+    klass = np.full(len(cells), "normal", dtype=object)
+    neutral = assessed & lineage.epithelial & ~clone.like & ~abnormal
+    # ambient-coated cells: resident lineage, some epithelial transcripts, a genome that gives no hint of a tumour
+    coated = neutral & lineage.resident & ~(np.fmin(clone.p, burden_p) < SUGGESTIVE_P) & ~(lineage.z >= MAX_COATED_Z)
+    klass[neutral & ~coated] = "epithelial_cnv_neutral"
+    beyond = assessed & (clone.like | abnormal) & ~confirmed
+    klass[beyond] = "aneuploid_only"
+    # a cell with significantly more of the profile than a doublet's half is not normal, even if its p-value cannot say
+    # so (a small reference bounds p from below)
+    klass[assessed & (klass == "normal") & clone.above_half & (clone.llr > 0)] = "aneuploid_only"
+    # what a suspect shared with its type was no tumour's genome after all; what it was is open
+    klass[assessed & lineage.suspect & ~confirmed] = "aneuploid_only"
+    both = clone.like & check.accepted & lineage.resident & (lineage.doublet | lineage.epithelial)
+    klass[beyond & both] = "possible_tumour_doublet"
+    klass[confirmed] = "malignant_confirmed"
+    # two cells in one droplet, one of them epithelial: half the share of the profile is asked for
+    half = assessed & clone.half & check.accepted & (lineage.z >= MAX_COATED_Z)
+    klass[lineage.two_in_one & (confirmed | (half & lineage.epithelial & ~lineage.suspect))] = MALIGNANT_DOUBLET
+    klass[~assessed & (~lineage.resident | lineage.epithelial | lineage.candidate)] = "unassessable"
+
+    call = np.array([CLASSES[k] for k in klass], dtype=object)
+    own_arms, mosaic = _arms_by_cell(genome, lineage)
+    reasons = write_reasons(
+        cells,
+        klass=klass,
+        q=q,
+        altered_arms=own_arms,
+        mosaic_arms=mosaic,
+        refusal=check.refusal,
+        coated=coated,
+        thresholds={"fdr": fdr, "fraction": MIN_FRACTION, "arms": MIN_ARMS},
+        clone_q=clone.q,
+        other_q=other_q,
+    )
+    return pd.DataFrame(
+        {
+            "cell_id": cells["cell_id"].to_numpy(dtype=object),
+            "cnv_burden_q": cells["cnv_burden_q"].to_numpy(dtype=float),
+            "clone_llr": clone.llr,
+            "clone_llr_p": clone.p,
+            "clone_fraction": clone.fraction,
+            "malignancy_q": q,
+            "malignant_call": call,
+            "malignant_class": klass,
+            "call_reasons": reasons,
+            "is_dtc": (call == "malignant") & (cells["compartment"] == "marrow").to_numpy(),
+            "altered_arms": own_arms,
+            "mosaic_arms": mosaic,
+        }
+    )
+
+
+def check_clone(
+    cells: pd.DataFrame, lineage: Lineage, clone: CloneEvidence, genome: Genome | None, *, tumour_lineage: str
+) -> CloneCheck:
+    """Ask of the clone whether it is a tumour's genome.
+
+    Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
+    epithelial``, hardly any of the cells it was learned from looks epithelial; or the cells of one label that are like
+    the clone do not share a genome but an expression (their arms are not constant along their length), which refuses
+    that label only. A clone that the user gave (nothing was learned) answers the third question only.
+    """
+    n = len(cells)
+    refusal = np.full(n, "", dtype=object)
+    member = np.zeros(n, dtype=bool)
+    if "clone_membership" in cells:
+        membership = cells["clone_membership"].to_numpy(dtype=float)
+        member = membership > 0.5
+        if genome is not None and member.any():
+            profile = genome.clone_profile(membership)
+            on = chromosomes([str(arm) for arm in profile.index[profile != 0]])
+            if 0 < len(on) < MIN_CHROMOSOMES:
+                refusal[:] = f"clone_on_one_chromosome({events(list(profile.index), np.sign(profile.to_numpy()))})"
+        if tumour_lineage != "any" and member.any():
+            n_epithelial = int((member & lineage.epithelial).sum())
+            if n_epithelial < min(MIN_EPITHELIAL_MEMBERS, MIN_EPITHELIAL_SHARE * member.sum()):
+                refusal[:] = f"clone_without_epithelial_cells({n_epithelial}_of_{int(member.sum())})"
+    for label in sorted(set(lineage.cell_type[clone.like].tolist())) if genome is not None else ():
+        block = clone.like & (lineage.cell_type == label)
+        found = genome.coherence(block) if genome is not None and block.sum() >= MIN_BLOCK else None
+        if found is not None and np.isfinite(found.scatter) and not found.is_clone:
+            refusal[block] = f"arms_not_constant_along_their_length({label},strength={found.strength:.0f})"
+    return CloneCheck(refusal == "", np.where(clone.like, refusal, ""))
+
+
+def _arms_by_cell(genome: Genome | None, lineage: Lineage) -> tuple[list[str], list[str]]:
+    n = len(lineage.assessed)
+    if genome is None:
+        return [""] * n, [""] * n
+    signs, arms = genome.signs(), genome.arms.full.arms
+    return [events(arms, row) for row in signs], mosaic_hints(signs, arms, lineage.cell_type)
+
+
+def _two_in_one(cells: pd.DataFrame) -> Bools:
+    """Droplets that the arbitration takes for an epithelial cell and a resident cell; none where it was not run."""
+    if not {"arbitration", "p_doublet"} <= set(cells.columns):
+        return np.zeros(len(cells), dtype=bool)
+    sure = cells["p_doublet"].to_numpy(dtype=float) >= TWO_IN_ONE_P
+    return np.asarray((cells["arbitration"] == "doublet").to_numpy(dtype=bool) & sure)
+
+
+def strata(candidate: Bools, *, lineage_normal: Bools, blood: Bools, marrow: Bools) -> npt.NDArray[np.int64]:
+    """Groups of cells whose false-discovery rate is controlled on its own; decided without copy number.
+
+    0 resident lineage; 1 resident lineage with epithelial evidence (ambient-coated cells, doublets), which must not
+    profit from clear candidates; 2 clear candidates; 3 cells out of place: no lineage, or stroma among blood cells.
+    The few of the marrow are kept apart from the many of the tissue (+4).
+    """
+    out_of_place = ~candidate & (~lineage_normal | (marrow & ~blood))
+    group = np.where(candidate, np.where(lineage_normal, 1, 2), np.where(out_of_place, 3, 0))
+    return np.asarray(group + 4 * marrow, dtype=np.int64)
