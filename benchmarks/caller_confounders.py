@@ -219,8 +219,9 @@ def main() -> int:
     table = run(arguments.data, tuple(arguments.seeds), arguments.only)
     notes = (
         "Thresholds were chosen on simulated seeds 1 and 2 and ovarian patients 11 and 13. Simulated cells are "
-        "annotated by the package's first-pass markers; real ovarian cells carry their published types, and a left-out type "
-        "loses its name. A normal cell with epithelial evidence may be a droplet that holds a tumour cell as well.",
+        "annotated by the package's first-pass markers; real ovarian cells carry their published types, and a "
+        "left-out type loses its name. A normal cell with epithelial evidence may be a droplet that holds a tumour "
+        "cell as well.",
     )
     title = "Confounders of the malignant-cell caller"
     write_pair(table, arguments.out.with_name(arguments.out.name + "_runs"), title=title + ", every run", notes=notes)

@@ -1,4 +1,4 @@
-"""The ``dtcflow`` command: start, check, simulate and unlock studies, compare copy number, say the verdict."""
+"""The ``dtcflow`` command: start, check, simulate and unlock studies, compare, explain, say the verdict."""
 
 from __future__ import annotations
 
@@ -147,6 +147,13 @@ def _compare(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from dtcflow.explain import explain_cell
+
+    _say(explain_cell(options.results, options.cell_id))
+    return EXIT_OK
+
+
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -211,6 +218,11 @@ def build_parser() -> argparse.ArgumentParser:
     verdict = commands.add_parser("verdict", help="say in plain text what a finished run found")
     verdict.add_argument("--results", default="results", metavar="DIR", help="results folder (%(default)s)")
     verdict.set_defaults(run=_verdict)
+
+    explain = commands.add_parser("explain", help="say in plain words how the call of one cell came about")
+    explain.add_argument("cell_id", metavar="CELL_ID", help="sample_id:barcode, as in cells.tsv.gz")
+    explain.add_argument("--results", default="results", metavar="DIR", help="results folder (%(default)s)")
+    explain.set_defaults(run=_explain)
     return parser
 
 
