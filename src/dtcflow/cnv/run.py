@@ -34,6 +34,7 @@ from dtcflow.cnv.profile import (
 )
 from dtcflow.cnv.reference import choose_reference
 from dtcflow.cnv.scoring import Scored, believable_clones, score_against_clones, score_cells, suspect_reference
+from dtcflow.cnv.statuses import MANY_CELLS, check_settings, shallow_reason
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
 from dtcflow.contracts import (
     COUNTS,
@@ -117,6 +118,7 @@ def infer_copy_number(
         Always complete: without a usable reference, or with too few genes, every cell is ``not_assessable`` with the
         reason in ``status`` and no number is made up.
     """
+    check_settings(settings)
     cell_ids = cells["cell_id"].tolist()
     in_all = (
         adata.var["in_all_samples"].to_numpy(dtype=bool)
@@ -173,6 +175,12 @@ def infer_copy_number(
             status.update(status="too_few_genes", reason=f"{len(scored.model.arms)} arms have enough informative genes")
     status["n_suspect_reference"] = int(suspects.sum())
     candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"])
+    if status["status"] == "ok" and scored is not None:
+        n_cells = max(MANY_CELLS, int(candidate.sum()))
+        needed = _smallest_detectable(scored.statistics.full, candidate, scored.noise, sizes=(n_cells,))
+        shallow = shallow_reason(needed[f"arms_at_{n_cells}_cells"], len(scored.model.arms), n_cells=n_cells)
+        if shallow:
+            status.update(status="too_shallow", reason=shallow)
     if status["status"] != "ok" or scored is None:
         log.warning("%s: copy number not assessable: %s", patient_id, status["reason"])
         return _not_assessable(cells, candidate, status)
@@ -384,8 +392,13 @@ def _arms_altered(statistics: SplitStatistics, noise: Noise) -> npt.NDArray[np.i
     return np.asarray(((np.abs(z) >= 3.0) & agree).sum(axis=1), dtype=np.int64)
 
 
-def _smallest_detectable(statistics: ArmStatistics, candidate: npt.NDArray[np.bool_], noise: Noise) -> dict[str, float]:
-    """What a clone would have needed to be seen: arms altered by a single copy, for 5, 10, 20 and 50 cells.
+def _smallest_detectable(
+    statistics: ArmStatistics,
+    candidate: npt.NDArray[np.bool_],
+    noise: Noise,
+    sizes: tuple[int, ...] = (5, 10, 20, 50),
+) -> dict[str, float]:
+    """What a clone of so many cells would have needed to be seen: arms altered by a single copy.
 
     Uses the median information of the candidates (of all cells when there are none): the smallest number of arms with a
     log ratio of 0.32 whose pooled z squared reaches the required profile strength.
@@ -393,7 +406,7 @@ def _smallest_detectable(statistics: ArmStatistics, candidate: npt.NDArray[np.bo
     group = candidate if candidate.sum() >= 3 else np.ones(len(statistics.u), dtype=bool)
     info = np.median(statistics.info[group], axis=0)
     result = {}
-    for n in (5, 10, 20, 50):
+    for n in sizes:
         z2 = np.sort(0.32**2 / (noise.inflation / np.maximum(n * info, 1e-9) + noise.tau**2))[::-1]
         typical = float(np.median(z2))
         result[f"arms_at_{n}_cells"] = float(max(MIN_PROFILE_ARMS, np.ceil(MIN_PROFILE_STRENGTH / typical)))
