@@ -49,8 +49,9 @@ TWO_IN_ONE_P = 0.95
 """Probability from expression (the arbitration of quality control) from which a droplet holds two cells."""
 MIN_EPITHELIAL_MEMBERS = 3
 MIN_EPITHELIAL_SHARE = 0.1
-"""A carcinoma's clone has epithelial cells: this many, or this share of its members. A clone of fibroblasts alone is
-benign mosaicism as far as anybody can tell."""
+"""A carcinoma's clone has cells that look epithelial and have no resident type's markers: this many, or this share of
+its members. Otherwise it is benign mosaicism as far as anybody can tell: ovarian patient 12 has fibroblasts with keratins,
++7 and -21, and a carcinoma with neither."""
 MIN_BLOCK = 5
 """Cells of one label that share a clone: from here on they are asked whether it is a genome that they share."""
 
@@ -262,8 +263,8 @@ def check_clone(
     """Ask of the clone whether it is a tumour's genome.
 
     Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
-    epithelial``, hardly any of the cells it was learned from looks epithelial; or the cells of one label that are like
-    the clone do not share a genome but an expression (their arms are not constant along their length), which refuses
+    epithelial``, hardly any of the cells it was learned from is epithelial and nothing else; or the cells of one label
+    that are like the clone do not share a genome but an expression (their arms are not constant along their length), which refuses
     that label only. A clone that the user gave (nothing was learned) answers the third question only.
     """
     n = len(cells)
@@ -278,7 +279,7 @@ def check_clone(
             if 0 < len(on) < MIN_CHROMOSOMES:
                 refusal[:] = f"clone_on_one_chromosome({events(list(profile.index), np.sign(profile.to_numpy()))})"
         if tumour_lineage != "any" and member.any():
-            n_epithelial = int((member & lineage.epithelial).sum())
+            n_epithelial = int((member & lineage.epithelial & ~lineage.resident).sum())
             if n_epithelial < min(MIN_EPITHELIAL_MEMBERS, MIN_EPITHELIAL_SHARE * member.sum()):
                 refusal[:] = f"clone_without_epithelial_cells({n_epithelial}_of_{int(member.sum())})"
     for label in sorted(set(lineage.cell_type[clone.like].tolist())) if genome is not None else ():

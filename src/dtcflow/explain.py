@@ -36,7 +36,7 @@ REMARKS: Mapping[str, str] = {
     "reference_cell_scored_held_out": "It is a reference cell; it was scored by models that it had no part in.",
     "left_reference": "It was taken out of the reference because it shares a genome with others of its type.",
     "clone_on_one_chromosome": "The clone is altered on one chromosome only, as in benign mosaicism",
-    "clone_without_epithelial_cells": "Hardly any cell of the clone looks epithelial",
+    "clone_without_epithelial_cells": "Hardly any cell of the clone is epithelial and nothing else",
     "arms_not_constant_along_their_length": "What the cells of this label share is not constant along the arms: "
     "the expression of a cell type, not a genome",
 }
