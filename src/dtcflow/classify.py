@@ -19,11 +19,11 @@ import pandas as pd
 
 from dtcflow.call_reasons import write_reasons
 from dtcflow.cnv.coherence import MIN_CHROMOSOMES
+from dtcflow.cnv.fdr import stratified_q
 from dtcflow.cnv.genome import Genome, chromosomes, events, mosaic_hints
-from dtcflow.cnv.run import stratified_q
+from dtcflow.cnv.run import cell_strata
 from dtcflow.contracts import (
     EPITHELIAL,
-    HAEMATOPOIETIC_COMPARTMENTS,
     HAEMATOPOIETIC_TYPES,
     MALIGNANT_DOUBLET,
     UNKNOWN,
@@ -50,8 +50,8 @@ TWO_IN_ONE_P = 0.95
 MIN_EPITHELIAL_MEMBERS = 3
 MIN_EPITHELIAL_SHARE = 0.1
 """A carcinoma's clone has cells that look epithelial and have no resident type's markers: this many, or this share of
-its members. Otherwise it is benign mosaicism as far as anybody can tell: ovarian patient 12 has fibroblasts with keratins,
-+7 and -21, and a carcinoma with neither."""
+its members. Otherwise it is benign mosaicism as far as anybody can tell: ovarian patient 12 has fibroblasts with
+keratins, +7 and -21, and a carcinoma with neither."""
 MIN_BLOCK = 5
 """Cells of one label that share a clone: from here on they are asked whether it is a genome that they share."""
 
@@ -94,7 +94,6 @@ class Lineage:
         cell_type = cells["cell_type"].to_numpy(dtype=object)
         resident = ~np.isin(cell_type, [EPITHELIAL, UNKNOWN, ""])
         blood = np.isin(cell_type, list(HAEMATOPOIETIC_TYPES))
-        marrow = np.isin(cells["compartment"].to_numpy(dtype=object), list(HAEMATOPOIETIC_COMPARTMENTS))
         looks = (candidate & ~suspect) | (cell_type == EPITHELIAL)
         return cls(
             assessed=(cells["cnv_status"] == "ok").to_numpy(dtype=bool),
@@ -107,7 +106,7 @@ class Lineage:
             z=cells["epithelial_z"].to_numpy(dtype=float),
             doublet=cells["is_doublet"].to_numpy(dtype=bool),
             two_in_one=_two_in_one(cells),
-            stratum=strata(candidate, lineage_normal=resident, blood=blood, marrow=marrow),
+            stratum=cell_strata(cells, candidate),
         )
 
 
@@ -138,7 +137,8 @@ class CloneEvidence:
         Where nearly all candidates are tumour cells any q is small, so the cell's own share of the profile counts, too.
         """
         p = cells["clone_llr_p"].to_numpy(dtype=float)
-        q = stratified_q(p, stratum, adaptive=True)
+        # two nulls that owe nothing to each other have to agree: held-out reference cells, and decoys of the profile
+        q = np.fmax(stratified_q(p, stratum, adaptive=True), cells["clone_decoy_q"].to_numpy(dtype=float))
         fraction = cells["clone_fraction"].to_numpy(dtype=float)
         z_half = (fraction - HALF_PROFILE) / cells["clone_fraction_se"].to_numpy(dtype=float)
         significant = np.nan_to_num(q, nan=1.0) <= fdr
@@ -264,8 +264,8 @@ def check_clone(
 
     Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
     epithelial``, hardly any of the cells it was learned from is epithelial and nothing else; or the cells of one label
-    that are like the clone do not share a genome but an expression (their arms are not constant along their length), which refuses
-    that label only. A clone that the user gave (nothing was learned) answers the third question only.
+    that are like the clone do not share a genome but an expression (their arms are not constant along their length),
+    which refuses that label only. A clone that the user gave (nothing was learned) answers the third question only.
     """
     n = len(cells)
     refusal = np.full(n, "", dtype=object)
@@ -304,15 +304,3 @@ def _two_in_one(cells: pd.DataFrame) -> Bools:
         return np.zeros(len(cells), dtype=bool)
     sure = cells["p_doublet"].to_numpy(dtype=float) >= TWO_IN_ONE_P
     return np.asarray((cells["arbitration"] == "doublet").to_numpy(dtype=bool) & sure)
-
-
-def strata(candidate: Bools, *, lineage_normal: Bools, blood: Bools, marrow: Bools) -> npt.NDArray[np.int64]:
-    """Groups of cells whose false-discovery rate is controlled on its own; decided without copy number.
-
-    0 resident lineage; 1 resident lineage with epithelial evidence (ambient-coated cells, doublets), which must not
-    profit from clear candidates; 2 clear candidates; 3 cells out of place: no lineage, or stroma among blood cells.
-    The few of the marrow are kept apart from the many of the tissue (+4).
-    """
-    out_of_place = ~candidate & (~lineage_normal | (marrow & ~blood))
-    group = np.where(candidate, np.where(lineage_normal, 1, 2), np.where(out_of_place, 3, 0))
-    return np.asarray(group + 4 * marrow, dtype=np.int64)

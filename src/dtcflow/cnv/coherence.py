@@ -25,9 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dtcflow.cnv.arms import ArmStatistics, arm_sort_key
+from dtcflow.cnv.arms import ArmStatistics, SplitStatistics, arm_sort_key
 from dtcflow.cnv.null import Floats
-from dtcflow.cnv.profile import SplitStatistics
 
 Integers = npt.NDArray[np.int64]
 

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from dtcflow.cnv.arms import ArmStatistics
+from dtcflow.cnv.arms import SplitStatistics
 from dtcflow.cnv.coherence import Coherence, coherence
 from dtcflow.cnv.null import Floats
-from dtcflow.cnv.profile import SplitStatistics, arm_table, profile_of
+from dtcflow.cnv.profile import arm_table, profile_of
+from dtcflow.cnv.run import unpack, unpack_segments
 
 Bools = npt.NDArray[np.bool_]
 
@@ -28,7 +29,6 @@ MOSAIC_CELLS = 5
 """Fewer cells of a type with the same altered chromosome are no sign of mosaicism."""
 MOSAIC_P = 1e-3
 """Bonferroni-adjusted p-value of their number among the cells of their type."""
-SEGMENT_KEYS = ("segment_u_half0", "segment_u_half1", "segment_info_half0", "segment_info_half1")
 
 
 @dataclass(frozen=True)
@@ -38,40 +38,18 @@ class Genome:
     arms: SplitStatistics
     inflation: Floats
     tau: Floats
-    segments: SplitStatistics | None
-    """None where the copy-number step did not keep segments."""
+    segments: SplitStatistics
     segment_inflation: Floats
     min_abs_log_ratio: float
 
     @classmethod
     def read(cls, packed: ad.AnnData, *, min_abs_log_ratio: float) -> Genome | None:
         """From an object of stage ``cnv``; None when copy number was not assessed."""
-        noise = packed.uns["arm_noise"]
-        names = tuple(noise["arm"].astype(str))
-        if not names:
+        if not len(packed.uns["arm_noise"]):
             return None
-        parts = [
-            ArmStatistics(
-                np.asarray(packed.obsm[f"arm_u{s}"], dtype=float), np.asarray(packed.obsm[f"arm_info{s}"], float), names
-            )
-            for s in ("", "_half0", "_half1")
-        ]
-        segments, segment_inflation = None, np.empty(0)
-        if "segments" in packed.uns and set(SEGMENT_KEYS) <= set(packed.obsm):
-            layout = packed.uns["segments"]
-            u0, u1, i0, i1 = (np.asarray(packed.obsm[key], dtype=float) for key in SEGMENT_KEYS)
-            labels = tuple(layout["segment"].astype(str))
-            halves = ArmStatistics(u0, i0, labels), ArmStatistics(u1, i1, labels)
-            segments = SplitStatistics(ArmStatistics(u0 + u1, i0 + i1, labels), halves)
-            segment_inflation = layout["inflation"].to_numpy(dtype=float)
-        return cls(
-            SplitStatistics(parts[0], (parts[1], parts[2])),
-            noise["inflation"].to_numpy(dtype=float),
-            noise["tau"].to_numpy(dtype=float),
-            segments,
-            segment_inflation,
-            min_abs_log_ratio,
-        )
+        arms, inflation, tau = unpack(packed)
+        segments, segment_inflation, _, _ = unpack_segments(packed)
+        return cls(arms, inflation, tau, segments, segment_inflation, min_abs_log_ratio)
 
     def signs(self) -> npt.NDArray[np.int8]:
         """Cells x arms: +1 or -1 for an altered arm of a cell (see :data:`ALTERED_Z`), else 0."""
@@ -95,10 +73,8 @@ class Genome:
         )
         return pd.Series(profile_of(table), index=names)
 
-    def coherence(self, members: Bools) -> Coherence | None:
-        """Whether the cells share a genome or an expression (:mod:`dtcflow.cnv.coherence`); None without segments."""
-        if self.segments is None:
-            return None
+    def coherence(self, members: Bools) -> Coherence:
+        """Whether the cells share a genome or an expression (:mod:`dtcflow.cnv.coherence`)."""
         return coherence(
             self.segments.full[members], inflation=self.segment_inflation, min_abs_log_ratio=self.min_abs_log_ratio
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dtcflow.cnv.arms import ArmStatistics
+from dtcflow.cnv.arms import ArmStatistics, SplitStatistics
 from dtcflow.cnv.coherence import (
     arm_of_segments,
     coherence,
@@ -13,7 +13,6 @@ from dtcflow.cnv.coherence import (
     segment_scatter,
     strongest_pool,
 )
-from dtcflow.cnv.profile import SplitStatistics
 
 ARMS = [f"{c}{a}" for c in range(1, 21) for a in "pq"]
 SEGMENTS = tuple(f"{arm}:{k:02d}" for arm in ARMS for k in range(6))
