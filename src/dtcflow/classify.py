@@ -140,7 +140,8 @@ class CloneEvidence:
         # two nulls that owe nothing to each other have to agree: held-out reference cells, and decoys of the profile
         q = np.fmax(stratified_q(p, stratum, adaptive=True), cells["clone_decoy_q"].to_numpy(dtype=float))
         fraction = cells["clone_fraction"].to_numpy(dtype=float)
-        z_half = (fraction - HALF_PROFILE) / cells["clone_fraction_se"].to_numpy(dtype=float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z_half = (fraction - HALF_PROFILE) / cells["clone_fraction_se"].to_numpy(dtype=float)
         significant = np.nan_to_num(q, nan=1.0) <= fdr
         return cls(
             p,

@@ -32,12 +32,14 @@ Integers = npt.NDArray[np.int64]
 
 MIN_COHERENT_Z = 3.0
 """An arm counts from here on. Arm z of left-out normal types have a standard deviation of 0.8 to 1.35 (ovarian
-patients 11 and 13): about p = .03 for an arm of the worst type, so that :data:`MIN_COHERENT_STRENGTH` asks for more."""
-MIN_COHERENT_STRENGTH = 60.0
+patients 11 and 13; B cells 1.5): about p = .03 for an arm of the worst type, so that :data:`MIN_COHERENT_STRENGTH` asks for more."""
+MIN_COHERENT_STRENGTH = 75.0
 """Sum of squared z over the arms that count, from which on a group is taken for a clone.
 
-Chosen on ovarian patients 11 and 13: left-out normal types reach 26 as a whole and 55 as the best of all pools of
-neighbours; 20 carcinoma cells reach 262 and more."""
+Chosen on ovarian patients 11 and 13: normal types, all cells of one together and scored without that type, reach 53 (B
+cells; the others 19); 5 carcinoma cells reach 136 and more, 20 reach 269."""
+MIN_POOL_STRENGTH = 100.0
+"""The same for the best of all pools of neighbours (:func:`strongest_pool`), where left-out types reach 91."""
 MIN_CHROMOSOMES = 2
 """A single altered chromosome is what benign mosaicism looks like; a tumour's genome has more than one."""
 WINSORISED = 0.05
@@ -70,7 +72,7 @@ class Coherence:
     def mosaic_arm(self) -> str:
         """The altered arms (``12p+12q+``) when they lie on one chromosome only: possible benign mosaicism; else empty.
 
-        Empty as well below a strength of 30, half of what a clone needs.
+        Empty as well below half of the strength that a clone needs.
         """
         if self.n_chromosomes != 1 or self.strength < MIN_COHERENT_STRENGTH / 2:
             return ""
@@ -221,6 +223,11 @@ class Pool:
     coherence: Coherence
     """Of the whole pool, on genes that had no part in choosing it."""
 
+    @property
+    def is_clone(self) -> bool:
+        """Whether the best of all pools has a genome of its own."""
+        return self.coherence.strength >= MIN_POOL_STRENGTH and self.coherence.n_chromosomes >= MIN_CHROMOSOMES
+
 
 def strongest_pool(
     segments: SplitStatistics,
@@ -233,7 +240,7 @@ def strongest_pool(
 
     Every cell is pooled with the cells whose arms deviate like its own on one half of the genes; how coherent the pool
     is, is then measured on the other half. The strongest of all pools (both ways round, all sizes) is returned: the
-    seeds of a clone when its ``coherence.is_clone``, and otherwise evidence that there is none to be seen. Members of
+    seeds of a clone when it :attr:`~Pool.is_clone`, and otherwise evidence that there is none to be seen. Members of
     a clone's pool that the genome of the other members does not fit are left out: they filled up a pool that was
     larger than the clone.
 
@@ -268,7 +275,7 @@ def strongest_pool(
                 )
                 if best is None or found.strength > best.coherence.strength:
                     best, judge = Pool(rows, found), judged
-    if best is None or not best.coherence.is_clone:
+    if best is None or not best.is_clone:
         return best
     return Pool(_fitting(segments.halves[judge], best.rows, inflation, min_abs_log_ratio), best.coherence)
 

@@ -129,7 +129,7 @@ def test_seeds_are_the_clone_and_not_the_unknown_type_around_it(n: int) -> None:
     mixed = split(cells(60, type_sd=0.2, seed=5), cells(n, clone=CLONE, type_sd=0.12, seed=6, info=20.0))
     pool = strongest_pool(mixed, inflation=ONES, min_abs_log_ratio=0.15)
     assert pool is not None
-    assert pool.coherence.is_clone
+    assert pool.is_clone
     assert (pool.rows >= 60).mean() >= 0.8
 
 
@@ -137,7 +137,7 @@ def test_no_seeds_in_an_unknown_type() -> None:
     for seed in range(4):
         pool = strongest_pool(split(cells(60, type_sd=0.2, seed=seed)), inflation=ONES, min_abs_log_ratio=0.15)
         assert pool is not None
-        assert not pool.coherence.is_clone
+        assert not pool.is_clone
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])

@@ -77,8 +77,8 @@ def test_one_gene_per_arm(settings) -> None:
 
 
 def test_too_shallow(settings) -> None:
-    """At 25 counts a cell no number of altered arms could be seen; at 3,000 the same patient is assessed."""
-    status, calls = run(make_patient(depth=25, n_primary_tumour=10), settings, min_genes=50)
+    """At 15 counts a cell no number of altered arms could be seen; at 3,000 the same patient is assessed."""
+    status, calls = run(make_patient(depth=15, n_primary_tumour=10), settings, min_genes=50)
     assert status["status"] == "too_shallow"
     assert "would need" in status["reason"]
     assert set(calls.loc[calls["call_reasons"].str.contains("lineage:epithelial"), "malignant_class"]) == {
