@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
     "tumour_lineage": "epithelial",
 }
 """The shipped defaults (config/config.yaml)."""
-BASE: Mapping[str, int] = {
+BASE: dict[str, int] = {
     "T_NK": 340,
     "monocyte": 240,
     "erythroid": 140,

@@ -296,7 +296,7 @@ def _arms_by_cell(genome: Genome | None, lineage: Lineage) -> tuple[list[str], l
     if genome is None:
         return [""] * n, [""] * n
     signs, arms = genome.signs(), genome.arms.full.arms
-    return [events(arms, row) for row in signs], mosaic_hints(signs, arms, lineage.cell_type)
+    return [events(arms, row) for row in signs], mosaic_hints(genome, lineage.cell_type)
 
 
 def _two_in_one(cells: pd.DataFrame) -> Bools:

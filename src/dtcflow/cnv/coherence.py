@@ -31,8 +31,8 @@ from dtcflow.cnv.null import Floats
 Integers = npt.NDArray[np.int64]
 
 MIN_COHERENT_Z = 3.0
-"""An arm counts from here on. Arm z of left-out normal types have a standard deviation of 0.8 to 1.35 (ovarian
-patients 11 and 13; B cells 1.5): about p = .03 for an arm of the worst type, so that :data:`MIN_COHERENT_STRENGTH` asks for more."""
+"""An arm counts from here on. Arm z of left-out normal types have a standard deviation of 0.8 to 1.5 (ovarian patients
+11 and 13): up to p = .05 for an arm of the worst type, so that :data:`MIN_COHERENT_STRENGTH` asks for more."""
 MIN_COHERENT_STRENGTH = 75.0
 """Sum of squared z over the arms that count, from which on a group is taken for a clone.
 
@@ -67,17 +67,6 @@ class Coherence:
     def is_clone(self) -> bool:
         """Whether the group has a genome of its own: strong enough and on more than one chromosome."""
         return self.strength >= MIN_COHERENT_STRENGTH and self.n_chromosomes >= MIN_CHROMOSOMES
-
-    @property
-    def mosaic_arm(self) -> str:
-        """The altered arms (``12p+12q+``) when they lie on one chromosome only: possible benign mosaicism; else empty.
-
-        Empty as well below half of the strength that a clone needs.
-        """
-        if self.n_chromosomes != 1 or self.strength < MIN_COHERENT_STRENGTH / 2:
-            return ""
-        found = self.arms[self.arms["counts"]]
-        return "".join(f"{arm}{'+' if ratio > 0 else '-'}" for arm, ratio in found["log_ratio"].items())
 
 
 def arm_of_segments(segments: Sequence[str]) -> npt.NDArray[np.object_]:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from dtcflow.cnv.arms import SplitStatistics
-from dtcflow.cnv.coherence import Coherence, coherence
-from dtcflow.cnv.null import Floats
+from dtcflow.cnv.arms import ArmStatistics, SplitStatistics
+from dtcflow.cnv.coherence import Coherence, coherence, strongest_pool
+from dtcflow.cnv.null import TAU_FLOOR, Floats
 from dtcflow.cnv.profile import arm_table, profile_of
 from dtcflow.cnv.run import unpack, unpack_segments
 
@@ -25,6 +25,13 @@ Bools = npt.NDArray[np.bool_]
 
 ALTERED_Z = 3.0
 """From here on, with the same sign in both halves of the genes, an arm of a cell is listed as altered."""
+MIN_MOSAIC_STRENGTH = 50.0
+"""Strength of the strongest pool of a type, on one chromosome, from which on it is a hint. Types in a reference that
+holds them reach 38 in ovarian patients 11 and 13; the fibroblasts of 12 and 14 have 99 and 69 on chromosome 12."""
+MAX_POOLED = 1_500
+"""Larger types are not searched for a handful of cells: the search compares all cells with all."""
+MOSAIC_Z = 2.0
+MIN_MOSAIC_GROUP = 30
 MOSAIC_CELLS = 5
 """Fewer cells of a type with the same altered chromosome are no sign of mosaicism."""
 MOSAIC_P = 1e-3
@@ -90,26 +97,76 @@ def chromosomes(arms: Sequence[str]) -> set[str]:
     return {arm[:-1] for arm in arms}
 
 
-def mosaic_hints(signs: npt.NDArray[np.int8], arms: Sequence[str], group: npt.NDArray[np.object_]) -> list[str]:
-    """Altered arms that more cells of a type share than chance explains: possible benign mosaicism.
+def mosaic_hints(genome: Genome, group: npt.NDArray[np.object_]) -> list[str]:
+    """Altered arms or chromosomes that more cells of a type share than chance explains: possible benign mosaicism.
 
-    Within each group the number of cells with a given arm altered in a given direction is compared with the rate of a
-    typical arm of the same group (the 75th percentile over arms and directions, at least 0.2 %), one-sided binomial
-    with Bonferroni over arms and directions.
+    A cell counts for an arm, or for a whole chromosome, when its z (with the error of a matched reference, and relative
+    to the median of its type) reaches 2 and both halves of the genes agree in sign. Within each type the number
+    of such cells is compared with the rate of a typical arm in the same cells (the 75th percentile over arms and
+    directions, at least 1 %): one-sided binomial, Bonferroni over arms, chromosomes and directions. A handful of cells
+    is found by another way: the strongest pool of neighbours of the type when its genome, on genes that did not choose
+    it, is altered on one chromosome only. Mosaicism of more than about a third of a type shifts the reference itself
+    and is not seen.
+
+    Parameters
+    ----------
+    genome
+        Statistics of the cells.
+    group
+        Type of each cell.
 
     Returns
     -------
     list of str
-        Per cell: the cell's own altered arms that stand out in its group (``12p+,12q+``), or empty.
+        Per cell: the altered arms it shares (``12p+,12q+``), or empty.
     """
-    hint = np.zeros_like(signs)
+    arms = genome.arms.full.arms
+    units = [[a] for a in range(len(arms))]
+    for chromosome in sorted(chromosomes(arms)):
+        both = [a for a, arm in enumerate(arms) if arm[:-1] == chromosome]
+        units += [both] if len(both) > 1 else []
+    member = np.zeros((len(arms), len(units)))
+    for k, unit in enumerate(units):
+        member[unit, k] = 1.0
+    sides = [_relative(part, member) for part in (genome.arms.full, *genome.arms.halves)]
+    info = genome.arms.full.info @ member
+    inflation = (genome.arms.full.info * genome.inflation) @ member / np.maximum(info, 1e-9)
+    error = np.sqrt(inflation / np.maximum(info, 1e-9) + TAU_FLOOR**2)
+    hint = np.zeros((len(group), len(arms)), dtype=np.int8)
     for name in sorted(set(group.tolist())):
         rows = np.flatnonzero(group == name)
-        for direction in (1, -1):
-            own = signs[rows] == direction
-            n_cells = own.sum(axis=0)
-            rate = max(0.002, float(np.quantile([(signs[rows] == d).mean(axis=0) for d in (1, -1)], 0.75)))
-            p = stats.binom.sf(n_cells - 1, len(rows), rate) * 2 * len(arms)
-            shared = (p < MOSAIC_P) & (n_cells >= MOSAIC_CELLS)
-            hint[rows] += (own & shared).astype(np.int8) * np.int8(direction)
+        if len(rows) < MIN_MOSAIC_GROUP:
+            continue
+        _hint_pool(genome, rows, hint)
+        whole, first, second = (side[rows] - np.median(side[rows], axis=0) for side in sides)
+        z = whole / error[rows]
+        own = np.where((np.abs(z) >= MOSAIC_Z) & (first * z > 0) & (second * z > 0), np.sign(z), 0).astype(np.int8)
+        n_cells = np.stack([(own == direction).sum(axis=0) for direction in (1, -1)])
+        rate = max(0.01, float(np.quantile(n_cells, 0.75)) / len(rows))
+        p = stats.binom.sf(n_cells - 1, len(rows), rate) * n_cells.size
+        for d, direction in enumerate((1, -1)):
+            for k in np.flatnonzero((p[d] < MOSAIC_P) & (n_cells[d] >= MOSAIC_CELLS)).tolist():
+                hint[np.ix_(rows[own[:, k] == direction], units[k])] = direction
     return [events(arms, row) for row in hint]
+
+
+def _hint_pool(genome: Genome, rows: npt.NDArray[np.int64], hint: npt.NDArray[np.int8]) -> None:
+    """Mark the cells of the type's strongest pool when it is altered on one chromosome."""
+    if len(rows) > MAX_POOLED:
+        return
+    pool = strongest_pool(
+        genome.segments[rows], inflation=genome.segment_inflation, min_abs_log_ratio=genome.min_abs_log_ratio
+    )
+    if pool is None or pool.coherence.n_chromosomes != 1 or pool.coherence.strength < MIN_MOSAIC_STRENGTH:
+        return
+    table = pool.coherence.arms
+    for a, arm in enumerate(genome.arms.full.arms):
+        if table.loc[arm, "counts"]:
+            hint[rows[pool.rows], a] = np.sign(float(table["log_ratio"][arm]))
+
+
+def _relative(statistics: ArmStatistics, member: Floats) -> Floats:
+    """Log ratio per cell and group of arms, relative to the cell's median arm."""
+    log_ratio = statistics.u / np.maximum(statistics.info, 1e-9)
+    centre = np.median(log_ratio, axis=1, keepdims=True)
+    return np.asarray((statistics.u @ member) / np.maximum(statistics.info @ member, 1e-9) - centre)

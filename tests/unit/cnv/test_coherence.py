@@ -90,9 +90,9 @@ def test_small_clones_are_found() -> None:
 def test_one_chromosome_is_mosaicism_and_no_clone() -> None:
     found = group(cells(60, clone={"12p": 0.35, "12q": 0.35}, type_sd=0.05))
     assert not found.is_clone
-    assert found.mosaic_arm == "12p+12q+"
-    assert group(cells(60, clone=CLONE)).mosaic_arm == ""
-    assert group(cells(60, type_sd=0.1)).mosaic_arm == ""
+    assert found.n_chromosomes == 1
+    assert set(found.arms.index[found.arms["counts"]]) == {"12p", "12q"}
+    assert found.strength >= 75
 
 
 def test_permuted_positions_reach_the_strength_of_a_type_but_not_that_of_a_clone() -> None:
@@ -126,7 +126,7 @@ def split(*parts: ArmStatistics, seed: int = 0) -> SplitStatistics:
 
 @pytest.mark.parametrize("n", [6, 15])
 def test_seeds_are_the_clone_and_not_the_unknown_type_around_it(n: int) -> None:
-    mixed = split(cells(60, type_sd=0.2, seed=5), cells(n, clone=CLONE, type_sd=0.12, seed=6, info=20.0))
+    mixed = split(cells(60, type_sd=0.2, seed=5), cells(n, clone=CLONE, type_sd=0.12, seed=6, info=30.0))
     pool = strongest_pool(mixed, inflation=ONES, min_abs_log_ratio=0.15)
     assert pool is not None
     assert pool.is_clone
