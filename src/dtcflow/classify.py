@@ -287,6 +287,7 @@ def check_clone(
         block = clone.like & (lineage.cell_type == label)
         found = genome.coherence(block) if genome is not None and block.sum() >= MIN_BLOCK else None
         if found is not None and np.isfinite(found.scatter) and not found.is_clone:
+            block &= refusal == ""
             refusal[block] = f"arms_not_constant_along_their_length({label},strength={found.strength:.0f})"
     return CloneCheck(refusal == "", np.where(clone.like, refusal, ""))
 

@@ -228,10 +228,10 @@ def strongest_pool(
     """Look for a clone among candidate cells of any types: pools of neighbours, chosen and judged on different genes.
 
     Every cell is pooled with the cells whose arms deviate like its own on one half of the genes; how coherent the pool
-    is, is then measured on the other half. The strongest of all pools (both ways round, all sizes) is returned: the
-    seeds of a clone when it :attr:`~Pool.is_clone`, and otherwise evidence that there is none to be seen. Members of
-    a clone's pool that the genome of the other members does not fit are left out: they filled up a pool that was
-    larger than the clone.
+    is, is then measured on the other half. The strongest of all pools (both ways round, all sizes; those of two
+    chromosomes and more first) is returned: the seeds of a clone when it :attr:`~Pool.is_clone`, and otherwise evidence
+    that there is none to be seen. Members of a clone's pool that the genome of the other members does not fit are left
+    out: they filled up a pool that was larger than the clone.
 
     Parameters
     ----------
@@ -262,8 +262,10 @@ def strongest_pool(
                 found = coherence(
                     segments.halves[judged][rows], inflation=inflation, min_abs_log_ratio=min_abs_log_ratio
                 )
-                if best is None or found.strength > best.coherence.strength:
-                    best, judge = Pool(rows, found), judged
+                pool = Pool(rows, found)
+                # mosaicism of one chromosome may be the strongest there is and must not hide a clone
+                if best is None or (pool.is_clone, found.strength) > (best.is_clone, best.coherence.strength):
+                    best, judge = pool, judged
     if best is None or not best.is_clone:
         return best
     return Pool(_fitting(segments.halves[judge], best.rows, inflation, min_abs_log_ratio), best.coherence)
