@@ -190,6 +190,7 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
     # second look, only at cells that the clone does not explain: is their genome abnormal in another way?
     other_q = stratified_q(np.where(clone.like, np.nan, burden_p), lineage.stratum)
     enough_arms = cells["n_arms_altered"].to_numpy() >= MIN_ARMS
+    own_arms, mosaic, n_chromosomes = _arms_by_cell(genome, lineage)
     abnormal = (np.nan_to_num(other_q, nan=1.0) <= fdr) & enough_arms
     q = np.where(clone.found, clone.q, other_q)
 
@@ -202,8 +203,9 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
         believed = (lineage.candidate & ~lineage.suspect) | ~lineage.blood
         mislabelled = lineage.resident & clone.above_half & believed
         bare = (lineage.cell_type == UNKNOWN) & (np.nan_to_num(clone.fraction) >= HALF_PROFILE)
-        # without a clone, a lone cell: its own markers must name it and its own genome must be abnormal
-        alone = ~clone.found & abnormal & (lineage.cell_type == EPITHELIAL)
+        # without a clone, a lone cell: its own markers must name it and its own genome must be abnormal, by more than
+        # one trisomy
+        alone = ~clone.found & abnormal & (lineage.cell_type == EPITHELIAL) & (n_chromosomes >= MIN_CHROMOSOMES)
         confirmed = assessed & ((like & (plain | mislabelled | bare)) | alone)
 
     klass = np.full(len(cells), "normal", dtype=object)
@@ -227,7 +229,6 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
     klass[~assessed & (~lineage.resident | lineage.epithelial | lineage.candidate)] = "unassessable"
 
     call = np.array([CLASSES[k] for k in klass], dtype=object)
-    own_arms, mosaic = _arms_by_cell(genome, lineage)
     reasons = write_reasons(
         cells,
         klass=klass,
@@ -292,12 +293,18 @@ def check_clone(
     return CloneCheck(refusal == "", np.where(clone.like, refusal, ""))
 
 
-def _arms_by_cell(genome: Genome | None, lineage: Lineage) -> tuple[list[str], list[str]]:
+def _arms_by_cell(genome: Genome | None, lineage: Lineage) -> tuple[list[str], list[str], npt.NDArray[np.int64]]:
+    """Altered arms, mosaic hints and number of altered chromosomes per cell (many, where nothing is known of arms)."""
     n = len(lineage.assessed)
     if genome is None:
-        return [""] * n, [""] * n
+        return [""] * n, [""] * n, np.full(n, MIN_CHROMOSOMES, dtype=np.int64)
     signs, arms = genome.signs(), genome.arms.full.arms
-    return [events(arms, row) for row in signs], mosaic_hints(genome, lineage.cell_type)
+    on = [len(chromosomes([arm for arm, sign in zip(arms, row, strict=True) if sign])) for row in signs]
+    return (
+        [events(arms, row) for row in signs],
+        mosaic_hints(genome, lineage.cell_type),
+        np.array(on, dtype=np.int64),
+    )
 
 
 def _two_in_one(cells: pd.DataFrame) -> Bools:

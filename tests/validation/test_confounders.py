@@ -111,7 +111,8 @@ def test_benign_mosaic_fibroblasts() -> None:
 
 
 def test_benign_mosaic_t_cells_of_two_chromosomes() -> None:
-    sample, cells, row = analysed("mosaic_t_cells", "any", matched=True, tumour=0)
+    """Never a carcinoma. With ``any`` a clone on two chromosomes is a tumour's by all that copy number can say."""
+    sample, cells, row = analysed("mosaic_t_cells", matched=True, tumour=0)
     assert row["false"] == 0
     mosaic = cells[sample.truth == "confounder"]
     assert (mosaic["mosaic_arms"] != "").sum() >= 10
@@ -144,7 +145,7 @@ def test_real_b_cells_that_the_reference_lacks(shared_data, lineage: str) -> Non
     sample = ovarian(shared_data, ("13",), tumour=20)
     cells, status = analyse(*sample.without_type("B"), lineage=lineage)
     row = measure(sample, cells, status)
-    assert row["recall"] >= 0.95
+    assert row["recall"] >= MIN_RECALL
     # droplets of a normal and a carcinoma cell exist in these data: they carry epithelial transcripts
     assert row["false"] - row["false_with_epithelial_evidence"] == 0
     assert row["false"] <= 2
