@@ -160,6 +160,8 @@ class CloneCheck:
 
     accepted: Bools
     refusal: Objects
+    member: Bools
+    """Cells that the clone was learned from, believed or not."""
 
 
 def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: Genome | None = None) -> pd.DataFrame:
@@ -204,8 +206,9 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
         mislabelled = lineage.resident & clone.above_half & believed
         bare = (lineage.cell_type == UNKNOWN) & (np.nan_to_num(clone.fraction) >= HALF_PROFILE)
         # without a clone, a lone cell: its own markers must name it and its own genome must be abnormal, by more than
-        # one trisomy
+        # one trisomy; a member of a clone that was not believed is not alone
         alone = ~clone.found & abnormal & (lineage.cell_type == EPITHELIAL) & (n_chromosomes >= MIN_CHROMOSOMES)
+        alone &= ~check.member
         confirmed = assessed & ((like & (plain | mislabelled | bare)) | alone)
 
     klass = np.full(len(cells), "normal", dtype=object)
@@ -290,7 +293,7 @@ def check_clone(
         if found is not None and np.isfinite(found.scatter) and not found.is_clone:
             block &= refusal == ""
             refusal[block] = f"arms_not_constant_along_their_length({label},strength={found.strength:.0f})"
-    return CloneCheck(refusal == "", np.where(clone.like, refusal, ""))
+    return CloneCheck(refusal == "", np.where(clone.like, refusal, ""), member)
 
 
 def _arms_by_cell(genome: Genome | None, lineage: Lineage) -> tuple[list[str], list[str], npt.NDArray[np.int64]]:
