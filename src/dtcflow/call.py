@@ -52,7 +52,13 @@ def call_patient(
     ``cells`` is in the row order of ``packed`` (stage ``cnv``); ``settings`` is the ``copy_number`` configuration.
     """
     genome = Genome.read(packed, min_abs_log_ratio=settings["min_abs_log_ratio"])
-    calls = call_cells(cells, fdr=settings["fdr"], tumour_lineage=settings["tumour_lineage"], genome=genome)
+    calls = call_cells(
+        cells,
+        fdr=settings["fdr"],
+        tumour_lineage=settings["tumour_lineage"],
+        genome=genome,
+        clone_given=status.get("profile_source") == "given",
+    )
     # droplets of two cells would dilute the profile of their clone
     malignant = single_malignant(calls)
     samples = cells["sample_id"].to_numpy(dtype=object)

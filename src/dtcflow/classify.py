@@ -164,7 +164,9 @@ class CloneCheck:
     """Cells that the clone was learned from, believed or not."""
 
 
-def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: Genome | None = None) -> pd.DataFrame:
+def call_cells(
+    cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: Genome | None = None, clone_given: bool = False
+) -> pd.DataFrame:
     """Classify the cells of one patient.
 
     Parameters
@@ -178,6 +180,8 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
         ``epithelial``: markers and copy number together; ``any``: copy number decides alone.
     genome
         Additive statistics of the same cells; without them clones are taken as they are and no arm is named.
+    clone_given
+        The user gave the tumour's profile: it needs no evidence of being a genome.
 
     Returns
     -------
@@ -187,7 +191,7 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
     """
     lineage = Lineage.of(cells, tumour_lineage=tumour_lineage)
     clone = CloneEvidence.of(cells, lineage.stratum, fdr=fdr)
-    check = check_clone(cells, lineage, clone, genome, tumour_lineage=tumour_lineage)
+    check = check_clone(cells, lineage, clone, genome, tumour_lineage=tumour_lineage, clone_given=clone_given)
     burden_p = cells["cnv_burden_p"].to_numpy(dtype=float)
     # second look, only at cells that the clone does not explain: is their genome abnormal in another way?
     other_q = stratified_q(np.where(clone.like, np.nan, burden_p), lineage.stratum)
@@ -263,18 +267,26 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
 
 
 def check_clone(
-    cells: pd.DataFrame, lineage: Lineage, clone: CloneEvidence, genome: Genome | None, *, tumour_lineage: str
+    cells: pd.DataFrame,
+    lineage: Lineage,
+    clone: CloneEvidence,
+    genome: Genome | None,
+    *,
+    tumour_lineage: str,
+    clone_given: bool = False,
 ) -> CloneCheck:
     """Ask of the clone whether it is a tumour's genome.
 
     Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
     epithelial``, hardly any of the cells it was learned from is epithelial and nothing else; or the cells of one label
     that are like the clone do not share a genome but an expression (their arms are not constant along their length),
-    which refuses that label only. A clone that the user gave (nothing was learned) answers the third question only.
+    which refuses that label only. Cells typed epithelial have their markers as well and are not asked the third
+    question, and a clone that the user gave is not asked at all.
     """
     n = len(cells)
-    refusal = np.full(n, "", dtype=object)
-    member = np.zeros(n, dtype=bool)
+    refusal, member = np.full(n, "", dtype=object), np.zeros(n, dtype=bool)
+    if clone_given:
+        return CloneCheck(refusal == "", refusal, member)
     if "clone_membership" in cells:
         membership = cells["clone_membership"].to_numpy(dtype=float)
         member = membership > 0.5
@@ -287,7 +299,8 @@ def check_clone(
             n_epithelial = int((member & lineage.epithelial & ~lineage.resident).sum())
             if n_epithelial < min(MIN_EPITHELIAL_MEMBERS, MIN_EPITHELIAL_SHARE * member.sum()):
                 refusal[:] = f"clone_without_epithelial_cells({n_epithelial}_of_{int(member.sum())})"
-    for label in sorted(set(lineage.cell_type[clone.like].tolist())) if genome is not None else ():
+    labels = set(lineage.cell_type[clone.like].tolist()) - (set() if tumour_lineage == "any" else {EPITHELIAL})
+    for label in sorted(labels) if genome is not None else ():
         block = clone.like & (lineage.cell_type == label)
         found = genome.coherence(block) if genome is not None and block.sum() >= MIN_BLOCK else None
         if found is not None and np.isfinite(found.scatter) and not found.is_clone:

@@ -18,8 +18,8 @@ from scipy import stats
 from dtcflow.cnv.arms import ArmStatistics, SplitStatistics
 from dtcflow.cnv.coherence import Coherence, coherence, strongest_pool
 from dtcflow.cnv.null import TAU_FLOOR, Floats
+from dtcflow.cnv.packed import unpack, unpack_segments
 from dtcflow.cnv.profile import arm_table, profile_of
-from dtcflow.cnv.run import unpack, unpack_segments
 
 Bools = npt.NDArray[np.bool_]
 
