@@ -270,8 +270,9 @@ def check_clone(
     Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
     epithelial``, hardly any of the cells it was learned from is epithelial and nothing else; or the cells of one label
     that are like the clone do not share a genome but an expression (their arms are not constant along their length),
-    which refuses that label only. A clone that the user gave (nothing was learned) answers the third question only, and
-    in another form: do the cells of the label share *that* profile, beyond the scatter of their segments around it?
+    which refuses that label only; cells typed epithelial have their markers as well and are not asked it. A clone that
+    the user gave (nothing was learned) answers the third question only, and in another form: do the cells of the label
+    share *that* profile, beyond the scatter of their segments around it?
     """
     n = len(cells)
     refusal = np.full(n, "", dtype=object)
@@ -288,7 +289,8 @@ def check_clone(
             n_epithelial = int((member & lineage.epithelial & ~lineage.resident).sum())
             if n_epithelial < min(MIN_EPITHELIAL_MEMBERS, MIN_EPITHELIAL_SHARE * member.sum()):
                 refusal[:] = f"clone_without_epithelial_cells({n_epithelial}_of_{int(member.sum())})"
-    for label in sorted(set(lineage.cell_type[clone.like].tolist())) if genome is not None else ():
+    labels = set(lineage.cell_type[clone.like].tolist()) - (set() if tumour_lineage == "any" else {EPITHELIAL})
+    for label in sorted(labels) if genome is not None else ():
         block = clone.like & (lineage.cell_type == label)
         if genome is None or block.sum() < MIN_BLOCK:
             continue

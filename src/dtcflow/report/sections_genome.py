@@ -54,6 +54,7 @@ _STATUS_WORDS: Final = {
     "no_reference": "not assessable: no normal reference cells",
     "small_reference": "not assessable: too few normal reference cells",
     "too_few_genes": "not assessable: too few measured genes",
+    "too_shallow": "not assessable: too few counts per cell",
 }
 
 
