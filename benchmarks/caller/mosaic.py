@@ -11,8 +11,8 @@ import numpy as np
 
 from caller import ours
 from caller.data import Bools, Pool, sample_of
+from dtcflow.cnv.packed import unpack
 from dtcflow.cnv.profile import score_against
-from dtcflow.cnv.run import unpack
 
 DONOR = "12"
 GROUPS = {
