@@ -33,7 +33,7 @@ def find(pool: Pool) -> Bools:
     """
     normal = pool.normals
     mine = pool.donor[normal] == DONOR
-    statistics, inflation, _ = unpack(ours.run(sample_of(pool[normal], reference=~mine)).packed)
+    statistics, inflation, _ = unpack(ours.evidence(sample_of(pool[normal], reference=~mine)).packed)
     marked = np.zeros(len(pool), dtype=bool)
     for group, events in GROUPS.items():
         profile = np.array([LOG_RATIO[events[a]] if a in events else 0.0 for a in statistics.full.arms])

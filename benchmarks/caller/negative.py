@@ -38,16 +38,16 @@ class Control:
 
 
 def controls(pool: Pool, immune: Pool | None, open_truth: Bools, *, small: bool = False) -> Iterator[Control]:
-    """All controls; with ``small`` one split, two types and two donors."""
-    splits = SPLITS[:1] if small else SPLITS
+    """All controls; with ``small`` one type left out, one donor alone and the immune sample."""
     normal, unclear = pool[pool.normals], open_truth[pool.normals]
-    for seed in splits:
+    kinds = sorted(set(normal.kind))
+    for seed in () if small else SPLITS:
         half = np.random.default_rng([seed, 77]).random(len(normal)) < 0.5
         yield Control("matched", f"split {seed}", normal, half, unclear)
-        if seed == splits[0]:
-            for kind in sorted(set(normal.kind))[: 2 if small else None]:
-                yield Control("type unseen", kind, normal, half & (normal.kind != kind), unclear)
-    for donor in PATIENTS[:2] if small else PATIENTS:
+    half = np.random.default_rng([SPLITS[0], 77]).random(len(normal)) < 0.5
+    for kind in kinds[:1] if small else kinds:
+        yield Control("type unseen", kind, normal, half & (normal.kind != kind), unclear)
+    for donor in PATIENTS[-1:] if small else PATIENTS:
         mine = normal.donor == donor
         if not small:
             yield Control("donor unseen", donor, normal, ~mine, unclear)

@@ -83,20 +83,23 @@ def load(folder: Path, *, small: bool) -> Data:
 
 
 def _designs(data: Data) -> pd.DataFrame | None:
-    only = ("half of the normals", "T_NK unseen", "patient 12 unseen") if data.small else None
-    return None if data.pool is None else designs.measure(data.pool, only=only)
+    if data.pool is None:
+        return None
+    if data.small:
+        return designs.measure(data.pool, only=("half of the normals", "patient 12 unseen"), patients=("11", "12"))
+    return designs.measure(data.pool)
 
 
 def _planted(data: Data) -> pd.DataFrame | None:
     if data.pool is None:
         return None
     if data.small:
-        return planted.measure(data.pool, seeds=(1, 3), depths=(4_000,), karyotypes=("1q+ 16q-",))
+        return planted.measure(data.pool, seeds=(3,), depths=(4_000,), karyotypes=("1q+ 16q-",))
     return planted.measure(data.pool)
 
 
 def _small_clone(data: Data) -> pd.DataFrame | None:
-    seeds = (1, 3) if data.small else small_clone.SEEDS
+    seeds = (3,) if data.small else small_clone.SEEDS
     return None if data.pool is None else small_clone.measure(data.pool, seeds=seeds)
 
 
@@ -104,7 +107,7 @@ def _rare(data: Data) -> pd.DataFrame | None:
     if data.pool is None:
         return None
     if data.small:
-        return rare.measure(data.pool, data.open_truth, patients=("11", "14"), numbers=(10,), repeats=1)
+        return rare.measure(data.pool, data.open_truth, patients=("14",), numbers=(20,), repeats=1)
     return rare.measure(data.pool, data.open_truth)
 
 
