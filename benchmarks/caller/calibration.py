@@ -26,7 +26,7 @@ def evaluate(pool: Pool, *, seed: int) -> pd.DataFrame:
     half = np.random.default_rng([seed, 177]).random(len(rows_)) < 0.5
     normal = pool[rows_]
     sample = sample_of(normal, reference=half)
-    cells = ours.run(sample).cells
+    cells = ours.evidence(sample).cells
     held = ~half & ~cells["is_reference"].to_numpy(dtype=bool)
     return pd.DataFrame(
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ def evaluate(pool: Pool, design: Design, patient: str) -> list[dict[str, object]
     in_reference = np.isin(rows, design.reference)
     sample = sample_of(part, reference=in_reference)
     kinds = np.where(in_reference, part.kind, "")
-    found = ours.run(sample, tumour_lineage="any")
+    found = ours.evidence(sample, tumour_lineage="any")
     scores = {
         "infercnvpy": theirs.run(sample, kinds).score,
         "infercnvpy_pooled": theirs.run(sample, kinds, pooled=True).score,
@@ -63,11 +63,6 @@ def evaluate(pool: Pool, design: Design, patient: str) -> list[dict[str, object]
         "ours_full": ours.score(found.cells),
     }
     normal = np.isin(rows, design.normal)
-    calls = {
-        "called": int(found.called[sample.tumour].sum()),
-        "false": int(found.called[normal].sum()),
-        "clone_status": str(found.status.get("clone_status", found.status["status"])),
-    }
     return [
         {
             "design": design.name,
@@ -77,18 +72,20 @@ def evaluate(pool: Pool, design: Design, patient: str) -> list[dict[str, object]
             "tumour": len(carcinoma),
             "normal": len(design.normal),
             **ranking(scores[method], sample.tumour, normal),
-            **(calls if method == "ours_full" else {}),
+            "clone_status": str(found.status.get("clone_status", found.status["status"])),
         }
         for method in METHODS
     ]
 
 
-def measure(pool: Pool, *, seed: int = 3, only: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """One line per design, patient and method."""
+def measure(
+    pool: Pool, *, seed: int = 3, only: Sequence[str] | None = None, patients: Sequence[str] = PATIENTS
+) -> pd.DataFrame:
+    """One line per design, patient and method; ``only`` these designs, and these patients' carcinoma."""
     lines = []
     for design in designs(pool, seed=seed):
-        if only is None or design.name in only:
-            for patient in design.patients:
+        for patient in design.patients:
+            if patient in patients and (only is None or design.name in only):
                 lines += evaluate(pool, design, patient)
                 print(f"  {design.name}, {patient}: TPR {lines[-1]['tpr_0.01']:.3f}", flush=True)
     return pd.DataFrame(lines)

@@ -64,7 +64,7 @@ def compared(what: str, method: str, before: np.ndarray, after: np.ndarray) -> C
 
 
 def _values(sample: Sample, columns: tuple[str, ...]) -> pd.DataFrame:
-    return ours.run(sample, tumour_lineage="any").cells.set_index("cell_id")[list(columns)].astype(float)
+    return ours.evidence(sample, tumour_lineage="any").cells.set_index("cell_id")[list(columns)].astype(float)
 
 
 def _their_values(sample: Sample, **options: object) -> pd.Series:

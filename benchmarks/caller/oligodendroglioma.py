@@ -13,7 +13,7 @@ from caller import ours, theirs
 from caller.data import DATA, REFERENCE, Pool, Sample, sample_of
 from caller.measures import Row, auc, row
 from dtcflow.call import call_cohort
-from dtcflow.cnv.run import unpack
+from dtcflow.cnv.packed import unpack
 from dtcflow.genes import load_aliases, load_positions, place_genes
 
 DELETED = ("1p", "19q")

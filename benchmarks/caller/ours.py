@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -16,13 +16,12 @@ import pandas as pd
 import yaml
 
 from caller.data import REFERENCE, Sample
-from dtcflow.call import call_cohort
+from dtcflow.classify import call_cells
+from dtcflow.cnv.genome import Genome
+from dtcflow.cnv.given import GivenProfile, read_given
 from dtcflow.cnv.run import infer_copy_number
 from dtcflow.genes import load_arms
 from dtcflow.simulate.study import shipped_config_dir
-
-if TYPE_CHECKING:
-    from dtcflow.cnv.given import GivenProfile
 
 SEED = 0
 
@@ -45,6 +44,7 @@ class Ours:
     """Evidence and calls of one sample, rows in its order."""
 
     cells: pd.DataFrame
+    """Table ``cnv_cells`` with the sample's own columns, and ``malignant_call malignant_class`` once called."""
     packed: ad.AnnData
     status: dict[str, Any]
 
@@ -56,8 +56,6 @@ class Ours:
 
 def given(events: Mapping[str, int]) -> GivenProfile:
     """Profile as a user's table of arms gives it; ``events`` are the gained (1) and lost (-1) arms."""
-    from dtcflow.cnv.given import read_given
-
     states = {1: "gain", -1: "loss", 0: "neutral"}
     arms = load_arms()
     table = pd.DataFrame({"arm": arms["arm"], "state": [states[events.get(arm, 0)] for arm in arms["arm"]]})
@@ -68,22 +66,29 @@ def given(events: Mapping[str, int]) -> GivenProfile:
         return read_given(path)
 
 
-def run(sample: Sample, *, profile: GivenProfile | None = None, seed: int = SEED, **changes: Any) -> Ours:
-    """Copy-number evidence and calls; ``changes`` are settings that differ from the shipped ones."""
-    chosen = settings(sample, **changes)
+def evidence(sample: Sample, *, profile: GivenProfile | None = None, seed: int = SEED, **changes: Any) -> Ours:
+    """Copy-number evidence without calls; ``changes`` are settings that differ from the shipped ones."""
     found = infer_copy_number(
         sample.adata,
         sample.cells,
         patient_id="S",
-        settings=chosen,
+        settings=settings(sample, **changes),
         epithelial_z=shipped()["annotation"]["epithelial_z"],
         seed=seed,
-        **({} if profile is None else {"given": profile}),
+        given=profile,
     )
     joined = sample.cells.merge(found.cells, on="cell_id", validate="one_to_one")
-    calls = call_cohort({"S": (joined, found.windows, found.status)}, settings=chosen).cells
-    own = [c for c in calls.columns if c not in joined.columns or c == "cell_id"]
-    return Ours(joined.merge(calls[own], on="cell_id", validate="one_to_one"), found.windows, found.status)
+    return Ours(joined, found.windows, found.status)
+
+
+def run(sample: Sample, *, profile: GivenProfile | None = None, seed: int = SEED, **changes: Any) -> Ours:
+    """Copy-number evidence and calls; clones, arms and tree, which no call depends on, are left out."""
+    chosen = settings(sample, **changes)
+    found = evidence(sample, profile=profile, seed=seed, **changes)
+    genome = Genome.read(found.packed, min_abs_log_ratio=chosen["min_abs_log_ratio"])
+    calls = call_cells(found.cells, fdr=chosen["fdr"], tumour_lineage=chosen["tumour_lineage"], genome=genome)
+    own = [c for c in calls.columns if c not in found.cells.columns or c == "cell_id"]
+    return Ours(found.cells.merge(calls[own], on="cell_id", validate="one_to_one"), found.packed, found.status)
 
 
 def _ordered(p: npt.NDArray[np.float64], statistic: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -87,12 +87,12 @@ def evaluate(pool: Pool, name: str, depth: float, *, seed: int) -> list[dict[str
     n_reference = len(pool.normals) // 2
     part, reference, altered = planted_pool(pool, events=events, depth=depth, n_reference=n_reference, seed=seed)
     sample = sample_of(part, reference=reference, tumour=altered)
-    found = ours.run(sample, tumour_lineage="any")
+    found = ours.evidence(sample, tumour_lineage="any")
     scores = {
         "infercnvpy": theirs.run(sample, np.where(reference, part.kind, "")).score,
         "ours_burden": ours.burden_score(found.cells),
         "ours_full": ours.score(found.cells),
-        "ours_given": ours.score(ours.run(sample, profile=ours.given(events), tumour_lineage="any").cells),
+        "ours_given": ours.score(ours.evidence(sample, profile=ours.given(events), tumour_lineage="any").cells),
     }
     normal = ~reference & ~altered
     return [
