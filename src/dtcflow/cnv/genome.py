@@ -7,7 +7,7 @@ can ask a second question of every clone: is this a genome, or the expression of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anndata as ad
 import numpy as np
@@ -76,8 +76,9 @@ class Genome:
         names = pd.Index(self.arms.full.arms, name="arm")
         if not (membership > 0.5).any():
             return pd.Series(0.0, index=names)
+        # believed already: which arms, not whether
         table = arm_table(
-            self.arms,
+            replace(self.arms, segments=None, segment_arm=None),
             inflation=self.inflation,
             tau=self.tau,
             min_abs_log_ratio=self.min_abs_log_ratio,

@@ -22,18 +22,21 @@ from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, normal_tail_p_values, tai
 from dtcflow.cnv.packed import unpack as unpack
 from dtcflow.cnv.packed import unpack_segments as unpack_segments
 from dtcflow.cnv.profile import (
-    MIN_MISLABELLED_CHROMOSOMES,
     MIN_PROFILE_ARMS,
     MIN_PROFILE_STRENGTH,
     BestMatch,
-    LearnedProfile,
-    believable_profile,
     best_match,
-    learn_clone,
     profile_of,
 )
 from dtcflow.cnv.reference import choose_reference
-from dtcflow.cnv.scoring import Scored, believable_clones, score_against_clones, score_cells, suspect_reference
+from dtcflow.cnv.scoring import (
+    Scored,
+    believable_clones,
+    learn_tumour,
+    score_against_clones,
+    score_cells,
+    suspect_reference,
+)
 from dtcflow.cnv.statuses import MANY_CELLS, check_settings, shallow_reason
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
 from dtcflow.contracts import (
@@ -254,20 +257,10 @@ def evidence_table(
     )
     fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
 
-    def learn(taking_part: npt.NDArray[np.bool_]) -> LearnedProfile:
-        return learn_clone(
-            statistics, taking_part, burden_p, fold, inflation=inflation, tau=tau, min_abs_log_ratio=effect
-        )
-
-    learned = learn(candidate)
-    profile, strength = believable_profile(learned)
-    # cells that left the reference may be the tumour itself or a benign mosaic: they are asked only when the candidates
-    # have no answer, and more is asked of them
-    if profile is None and suspect.any():
-        from_suspects = learn(candidate | suspect)
-        profile, its_strength = believable_profile(from_suspects, min_chromosomes=MIN_MISLABELLED_CHROMOSOMES)
-        if profile is not None:
-            learned, strength = from_suspects, its_strength
+    scored, learned, profile, strength = learn_tumour(
+        scored, candidate, suspect, burden_p, fold, effect=effect, own_lineage=settings["tumour_lineage"] != "any"
+    )
+    statistics = scored.statistics
     candidate = candidate | suspect
     compartment = cells["compartment"].to_numpy(dtype=object)
     # clones that lack each other's events weaken the mean profile of the tumour; one strong clone vouches for it
@@ -339,7 +332,7 @@ def evidence_table(
         n_profiles=len(profiles),
         inflation=float(np.median(inflation)),
         tau=float(np.median(tau)),
-        smallest_detectable=_smallest_detectable(statistics.full, candidate, noise),
+        smallest_detectable=_smallest_detectable(statistics.full, candidate, noise, strength=scored.min_strength),
         n_arms=len(scored.model.arms),
     )
     table = pd.DataFrame(
@@ -399,6 +392,7 @@ def _smallest_detectable(
     candidate: npt.NDArray[np.bool_],
     noise: Noise,
     sizes: tuple[int, ...] = (5, 10, 20, 50),
+    strength: float = MIN_PROFILE_STRENGTH,
 ) -> dict[str, float]:
     """What a clone of so many cells would have needed to be seen: arms altered by a single copy.
 
@@ -411,7 +405,7 @@ def _smallest_detectable(
     for n in sizes:
         z2 = np.sort(0.32**2 / (noise.inflation / np.maximum(n * info, 1e-9) + noise.tau**2))[::-1]
         typical = float(np.median(z2))
-        result[f"arms_at_{n}_cells"] = float(max(MIN_PROFILE_ARMS, np.ceil(MIN_PROFILE_STRENGTH / typical)))
+        result[f"arms_at_{n}_cells"] = float(max(MIN_PROFILE_ARMS, np.ceil(strength / typical)))
     return result
 
 

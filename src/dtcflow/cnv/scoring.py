@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,8 @@ from dtcflow.cnv.clones import find_clones
 from dtcflow.cnv.coherence import MIN_COHERENT_STRENGTH, coherence
 from dtcflow.cnv.null import TAU_FEW_TYPES, TAU_PRIOR, Floats, Noise, ReferenceNull, cross_fit, tail_p_values
 from dtcflow.cnv.profile import (
+    MIN_EPITHELIAL_STRENGTH,
+    MIN_MISLABELLED_CHROMOSOMES,
     MIN_PROFILE_STRENGTH,
     MIN_SEEDS,
     BestMatch,
@@ -47,11 +49,20 @@ class Scored:
     null: ReferenceNull
     noise: Noise
     """Per arm."""
+    with_scatter: bool = True
+    """Whether the scatter of a group's own segments bounds what its arms can say
+    (:func:`dtcflow.cnv.profile.scatter_tau`)."""
+
+    @property
+    def min_strength(self) -> float:
+        """Strength from which on a profile is believed."""
+        return MIN_PROFILE_STRENGTH if self.with_scatter else MIN_EPITHELIAL_STRENGTH
 
     @cached_property
     def statistics(self) -> SplitStatistics:
         """All cells x arms."""
-        return self.bins.arms()
+        arms = self.bins.arms()
+        return arms if self.with_scatter else replace(arms, segments=None, segment_arm=None)
 
     @cached_property
     def matched(self) -> ArmStatistics:
@@ -135,6 +146,58 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
     return suspect
 
 
+def learn_tumour(
+    scored: Scored,
+    candidate: npt.NDArray[np.bool_],
+    suspect: npt.NDArray[np.bool_],
+    burden_p: Floats,
+    fold: npt.NDArray[np.int64],
+    *,
+    effect: float,
+    own_lineage: bool,
+) -> tuple[Scored, LearnedProfile, Floats | None, float]:
+    """The profile of a patient's tumour, asked for in up to three ways; the first that can be believed counts.
+
+    1. Of the candidates, the scatter of their own segments included. 2. With ``own_lineage`` (every candidate has
+    epithelial evidence, so that no resident type stands behind them) without the scatter, if enough of the profile lies
+    off its strongest chromosome. 3. Of the cells that left the reference, too: they may be the tumour itself or a
+    benign mosaic, and more chromosomes are asked of them.
+
+    Returns
+    -------
+    Scored
+        With the scatter as it was used.
+    LearnedProfile, numpy.ndarray or None, float
+        What was learned, the profile if it can be believed, and its strength.
+    """
+
+    def learn(using: Scored, taking_part: npt.NDArray[np.bool_]) -> LearnedProfile:
+        return learn_clone(
+            using.statistics,
+            taking_part,
+            burden_p,
+            fold,
+            inflation=using.noise.inflation,
+            tau=using.noise.tau,
+            min_abs_log_ratio=effect,
+        )
+
+    first = learn(scored, candidate)
+    profile, strength = believable_profile(first)
+    if profile is None and own_lineage:
+        plain = replace(scored, with_scatter=False)
+        second = learn(plain, candidate)
+        found, its_strength = believable_profile(second, min_strength=plain.min_strength)
+        if found is not None:
+            return plain, second, found, its_strength
+    if profile is None and suspect.any():
+        third = learn(scored, candidate | suspect)
+        found, its_strength = believable_profile(third, min_chromosomes=MIN_MISLABELLED_CHROMOSOMES)
+        if found is not None:
+            return scored, third, found, its_strength
+    return scored, first, profile, strength
+
+
 def believable_clones(
     scored: Scored, learned: LearnedProfile, compartment: npt.NDArray[np.object_], *, effect: float
 ) -> list[npt.NDArray[np.bool_]]:
@@ -149,7 +212,7 @@ def believable_clones(
         if g.sum() >= MIN_SEEDS
     ]
     groups = [g for g in groups if g.sum() >= MIN_SEEDS]
-    return [g for g, table in zip(groups, tables, strict=True) if believable(table)]
+    return [g for g, table in zip(groups, tables, strict=True) if believable(table, min_strength=scored.min_strength)]
 
 
 def score_against_clones(
