@@ -193,19 +193,35 @@ def measure(
     return sorted(rows, key=lambda r: r.part), runs
 
 
-def write(rows: list[Row], runs: Mapping[str, pd.DataFrame], out: Path, *, command: str) -> None:
-    """Write tables and figure."""
-    write_pair(pd.DataFrame([vars(r) for r in rows]), out / "caller", title=TITLE, notes=NOTES, command=command)
+def _with_earlier(table: pd.DataFrame, path: Path, parts: set[str]) -> pd.DataFrame:
+    """The new rows and those of an earlier table that belong to other parts, in the order of the letters."""
+    if path.is_file():
+        earlier = pd.read_csv(path, sep="\t", dtype={"part": str})
+        table = pd.concat([earlier[~earlier["part"].isin(parts)], table], ignore_index=True)
+    return table.sort_values("part", kind="stable").reset_index(drop=True)
+
+
+def write(rows: list[Row], runs: Mapping[str, pd.DataFrame], out: Path, *, command: str, parts: set[str]) -> None:
+    """Write tables and figure; rows of parts that were not measured now stay as they are."""
+    table = _with_earlier(pd.DataFrame([vars(r) for r in rows]), out / "caller.tsv", parts | {r.part for r in rows})
+    write_pair(table, out / "caller", title=TITLE, notes=NOTES, command=command)
     if "a" in runs:
-        table = designs.by_design(runs["a"])
-        write_pair(table, out / "caller_designs", title="Ten references, one by one", command=command)
+        write_pair(
+            designs.by_design(runs["a"]), out / "caller_designs", title="Ten references, one by one", command=command
+        )
     spiked = [runs[part].assign(part=part) for part in SPIKED if part in runs]
     if spiked:
         everything = pd.concat(spiked, ignore_index=True)
         first = ["part", "half", "method"]
         everything = everything[[*first, *(c for c in everything if c not in first)]]
-        write_pair(everything, out / "caller_runs", title="Every spiked run", command=command)
-    write_text(out / "caller.svg", figure.draw(runs))
+        write_pair(
+            _with_earlier(everything, out / "caller_runs.tsv", parts),
+            out / "caller_runs",
+            title="Every spiked run",
+            command=command,
+        )
+    if parts >= set(PARTS):
+        write_text(out / "caller.svg", figure.draw(runs))
 
 
 def main() -> int:
@@ -221,7 +237,7 @@ def main() -> int:
     with threadpool_limits(limits=1):
         data = load(arguments.data, small=arguments.small)
         rows, runs = measure(data, tuple(arguments.only), out=arguments.out, folder=arguments.data)
-    write(rows, runs, arguments.out, command=own_command())
+    write(rows, runs, arguments.out, command=own_command(), parts=set(arguments.only))
     missed = [r for r in rows if r.reached == "no"]
     print(f"{len(rows)} rows, {sum(r.reached == 'yes' for r in rows)} targets reached, {len(missed)} not:")
     for r in missed:
