@@ -25,9 +25,9 @@ Bools = npt.NDArray[np.bool_]
 
 ALTERED_Z = 3.0
 """From here on, with the same sign in both halves of the genes, an arm of a cell is listed as altered."""
-MIN_MOSAIC_STRENGTH = 50.0
+MIN_MOSAIC_STRENGTH = 40.0
 """Strength of the strongest pool of a type, on one chromosome, from which on it is a hint. Types in a reference that
-holds them reach 38 in ovarian patients 11 and 13; the fibroblasts of 12 and 14 have 99 and 69 on chromosome 12."""
+holds them reach 29 in ovarian patients 11 and 13; the fibroblasts of 14 have 50 on chromosome 12."""
 MAX_POOLED = 1_500
 """Larger types are not searched for a handful of cells: the search compares all cells with all."""
 MOSAIC_Z = 2.0
