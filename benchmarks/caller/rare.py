@@ -77,9 +77,9 @@ def measure(
     return pd.DataFrame(lines)
 
 
-def counts_of(runs: pd.DataFrame, method: str, half: str) -> list[Counts]:
+def counts_of(runs: pd.DataFrame, mode: str, half: str) -> list[Counts]:
     """Counts of every run of one of our modes."""
-    part = runs[(runs["method"] == method) & (runs["half"] == half)]
+    part = runs[(runs["method"] == f"ours_{mode}") & (runs["half"] == half)]
     return [
         Counts(int(n), int(c), int(f)) for n, c, f in zip(part["number"], part["called"], part["false"], strict=True)
     ]
@@ -105,7 +105,7 @@ def rows(runs: pd.DataFrame) -> list[Row]:
             texts, verdicts = [], []
             for half in ("dev", "test"):
                 part = runs if number is None else runs[runs["number"] == number]
-                each = counts_of(part, f"ours_{mode}", half)
+                each = counts_of(part, mode, half)
                 if not each:
                     texts.append("")
                     continue
