@@ -27,7 +27,7 @@ COMPANY = 10
 
 @dataclass(frozen=True)
 class Change:
-    """Largest change of a cell's value under one perturbation, in absolute terms and relative to the value."""
+    """Largest change of a cell's value under one perturbation, in absolute terms and relative to its larger value."""
 
     what: str
     method: str
@@ -59,8 +59,9 @@ def compared(what: str, method: str, before: np.ndarray, after: np.ndarray) -> C
     if one_sided.any():
         return Change(what, method, float("inf"), float("inf"))
     difference = np.nan_to_num(np.abs(before - after))
-    share = difference / np.maximum(np.nan_to_num(np.abs(before)), 1e-300)
-    return Change(what, method, float(difference.max(initial=0.0)), float(share[difference > 0].max(initial=0.0)))
+    larger = np.nan_to_num(np.maximum(np.abs(before), np.abs(after)))
+    share = difference[difference > 0] / larger[difference > 0]
+    return Change(what, method, float(difference.max(initial=0.0)), float(share.max(initial=0.0)))
 
 
 def _values(sample: Sample, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -158,7 +159,7 @@ def rows(runs: pd.DataFrame) -> list[Row]:
         found.append(
             row(
                 "k" if "company" in str(what) else "j",
-                f"invariance, {what}: largest change",
+                f"invariance, {what}: largest change (infercnvpy: of the cell's score)",
                 theirs=("", base),
                 ours=("", text),
                 target=("<= 1e-6 (stage 1)" if added else "0") if len(mine) else "",

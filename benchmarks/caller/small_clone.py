@@ -108,8 +108,11 @@ def rows(runs: pd.DataFrame) -> list[Row]:
         texts, verdicts = [], []
         for half in ("dev", "test"):
             each = counts_of(runs, mode, half, name=name)
+            if not each:
+                texts.append("")
+                continue
             recall = together(each).recall
-            realised = float(np.mean([c.false_share for c in each])) if each else float("nan")
+            realised = float(np.mean([c.false_share for c in each]))
             verdicts.append(recall >= TARGET and realised <= FDR)
             texts.append(f"recall {recall:.3f}, false share {realised:.3f} ({len(each)} draws)")
         what = f"planted {KARYOTYPE}, {N_PLANTED} cells of {N_ALL:,}, {DEPTH:,} UMI, {text}, mode {mode}"
