@@ -2,7 +2,8 @@
 
 Every sample has 1,000 or more marrow cells, 2 to 20 % of them the confounder, and 20 tumour cells. The type of the
 confounder is missing from the reference *and* from the annotation (the harder design; the matched one is part of
-``benchmarks/caller_confounders.py``). Seeds 1 and 2 served for choosing thresholds; these tests use 3.
+``benchmarks/caller_confounders.py``). These are regression tests: the rules for a lone cell and for a clone without
+epithelial cells were written with seed 3 and ovarian patient 12 in view.
 """
 
 from __future__ import annotations
