@@ -114,7 +114,7 @@ def _rare(data: Data) -> pd.DataFrame | None:
 def _scale(data: Data) -> pd.DataFrame | None:
     if data.small:
         return scale.measure(None, n_normal=2_000, seeds=(3,))
-    return scale.measure(data.pool)
+    return scale.measure(data.pool, None if data.pool is None else data.open_truth)
 
 
 def _negative(data: Data) -> pd.DataFrame | None:

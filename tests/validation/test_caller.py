@@ -40,9 +40,9 @@ def test_ten_simulated_tumour_cells_are_found_and_nothing_else(tmp_path) -> None
     assert (runs["false"] <= 2).all()
     rows = scale.rows(runs)
     assert [r.reached for r in rows] == ["yes", "yes"]
-    run.write(rows, {"e": runs}, tmp_path, command="test")
+    run.write(rows, {"e": runs}, tmp_path, command="test", parts={"e"})
     assert "10 tumour cells among 2,000 normals, simulated" in (tmp_path / "caller.md").read_text()
-    assert {p.name for p in tmp_path.iterdir()} >= {"caller.tsv", "caller_runs.tsv", "caller.svg"}
+    assert {p.name for p in tmp_path.iterdir()} >= {"caller.tsv", "caller_runs.tsv"}
 
 
 def test_carcinoma_is_ranked_above_normal_cells_that_no_reference_holds(data) -> None:
