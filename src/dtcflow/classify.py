@@ -273,9 +273,10 @@ def check_clone(
     Three answers refuse it: it lies on a single chromosome (benign mosaicism looks like that); with ``tumour_lineage:
     epithelial``, hardly any of the cells it was learned from is epithelial and nothing else, and it lies on few
     chromosomes (a carcinoma without markers is known by many); or the cells of one label that are like the clone do not
-    share a genome but an expression (their arms are not constant along their length), which refuses that label only; cells typed epithelial have their markers as well and are not asked it. A clone that
-    the user gave (nothing was learned) answers the third question only, and in another form: do the cells of the label
-    share *that* profile, beyond the scatter of their segments around it?
+    share a genome but an expression (their arms are not constant along their length), which refuses that label only;
+    cells typed epithelial have their markers as well and are not asked it. A clone that the user gave (nothing was
+    learned) answers the third question only, and in another form: do the cells of the label share *that* profile,
+    beyond the scatter of their segments around it?
     """
     n = len(cells)
     refusal = np.full(n, "", dtype=object)
