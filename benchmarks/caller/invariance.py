@@ -24,6 +24,8 @@ CHUNK = 200
 COMPANY = 10
 """Cells of which infercnvpy's threshold is shown with and without company."""
 
+MAX_PRINTED = 10.0
+
 
 @dataclass(frozen=True)
 class Change:
@@ -141,6 +143,11 @@ def company(pool: Pool, rows_: Integers) -> list[Change]:
     return found
 
 
+def _percent(change: float) -> str:
+    """A relative change; beyond tenfold the size says nothing but that a value near 0 changed."""
+    return "> 1,000 %" if change > MAX_PRINTED else f"{100 * change:.0f} %"
+
+
 def rows(runs: pd.DataFrame) -> list[Row]:
     """One row per perturbation; a value of 0 means identical bits."""
     found = []
@@ -151,7 +158,7 @@ def rows(runs: pd.DataFrame) -> list[Row]:
             f"{m.removeprefix('ours, ')}: {a:.2g}" for m, a in zip(mine["method"], mine["absolute"], strict=True)
         )
         base = "; ".join(
-            f"{m.removeprefix('infercnvpy').strip(', ')} {100 * r:.0f} %".strip()
+            f"{m.removeprefix('infercnvpy').strip(', ')} {_percent(r)}".strip()
             for m, r in zip(other["method"], other["relative"], strict=True)
         )
         added = "added" in str(what)
