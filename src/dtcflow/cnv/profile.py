@@ -54,9 +54,10 @@ cell is a candidate, and five tumour cells 68; on patients 12 and 14 the same ar
 MIN_EPITHELIAL_STRENGTH = 45.0
 """The same where every candidate has epithelial evidence, so that no resident type stands behind what they share, and
 the scatter of segments is not asked ..."""
-MIN_BEYOND_ONE_CHROMOSOME = 36.0
-"""... if the arms off the strongest chromosome reach this: a simulated benign epithelium with trisomy 7 reaches 32 by
-its expression, simulated tumours 53 and more (demo cohort, seed 1, which also has one with 28, which is lost)."""
+MIN_BEYOND_ONE_CHROMOSOME, MIN_SHARE_BEYOND_ONE = 25.0, 0.4
+"""... if the arms off the strongest chromosome reach this, and this share of the whole: what a mosaic trisomy shows beside
+itself is its expression. Simulated tumours reach 28 and more, at shares of .47 and more (demo cohort, seed 1); a benign
+epithelium with trisomy 7 has 32, a share of .32."""
 
 
 def _pooled(statistics: ArmStatistics, weights: Floats) -> tuple[Floats, Floats]:
@@ -442,7 +443,8 @@ def believable(
     n_arms = int(table["state"].isin(["gain", "loss"]).sum())
     strong = profile_strength(table) >= min_strength
     if min_strength < MIN_PROFILE_STRENGTH:
-        strong &= strength_beyond_one(table) >= MIN_BEYOND_ONE_CHROMOSOME
+        beyond = strength_beyond_one(table)
+        strong &= beyond >= max(MIN_BEYOND_ONE_CHROMOSOME, MIN_SHARE_BEYOND_ONE * profile_strength(table))
     return n_arms >= MIN_PROFILE_ARMS and n_chromosomes(table) >= min_chromosomes and strong
 
 
