@@ -55,8 +55,8 @@ MIN_EPITHELIAL_STRENGTH = 45.0
 """The same where every candidate has epithelial evidence, so that no resident type stands behind what they share, and
 the scatter of segments is not asked ..."""
 MIN_BEYOND_ONE_CHROMOSOME, MIN_SHARE_BEYOND_ONE = 25.0, 0.4
-"""... if the arms off the strongest chromosome reach this, and this share of the whole: what a mosaic trisomy shows beside
-itself is its expression. Simulated tumours reach 28 and more, at shares of .47 and more (demo cohort, seed 1); a benign
+"""... if the arms off the strongest chromosome reach this, and this share of the whole: what a mosaic trisomy shows
+beside itself is its expression. Simulated tumours reach 28 and more, at shares from .47 (demo cohort, seed 1); a benign
 epithelium with trisomy 7 has 32, a share of .32."""
 
 
