@@ -61,12 +61,24 @@ def test_a_clone_on_one_chromosome_is_refused(settings, lineage: str) -> None:
 
 
 def test_a_clone_without_epithelial_cells_is_no_carcinoma(settings) -> None:
-    """Fibroblasts with some keratins and a genome of their own."""
-    patient = make_patient()
+    """Fibroblasts with some keratins and a genome of their own, altered on three chromosomes."""
+    patient = make_patient(gains=("1q", "8q"), losses=("6q",))
     patient.cells.loc[patient.tumour, "cell_type"] = "fibroblast"
     _, _, calls = analysed(patient, settings)
     assert not (calls["malignant_call"] == "malignant").any()
     assert calls.loc[patient.tumour, "call_reasons"].str.contains("clone_without_epithelial_cells").mean() >= 0.8
+
+
+def test_a_clone_on_many_chromosomes_needs_no_epithelial_cells(settings) -> None:
+    """A carcinoma without markers, typed as fibroblasts: no benign mosaic has as many altered chromosomes."""
+    patient = make_patient()
+    assert len(chromosomes([*patient.gains, *patient.losses])) >= 4
+    patient.cells.loc[patient.tumour, "cell_type"] = "fibroblast"
+    _, _, calls = analysed(patient, settings)
+    assert not calls["call_reasons"].str.contains("clone_without_epithelial_cells").any()
+    called = (calls["malignant_call"] == "malignant").to_numpy()
+    assert called[patient.tumour].mean() >= 0.5
+    assert not called[~patient.tumour].any()
 
 
 def test_nothing_to_read_without_copy_number(settings) -> None:
