@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 from truth_table import own_command, write_pair
@@ -29,16 +28,17 @@ from caller import (
     false_discovery,
     figure,
     invariance,
-    mosaic,
     negative,
     oligodendroglioma,
+    open_truth,
     planted,
     rare,
     scale,
     small_clone,
 )
-from caller.data import DATA, ROOT, Bools, Pool, immune, ovarian
+from caller.data import DATA, ROOT, Pool, immune, ovarian
 from caller.measures import Row
+from caller.open_truth import OpenTruth
 from dtcflow.contracts import write_text
 
 TITLE = "The malignant-cell caller and infercnvpy"
@@ -55,8 +55,9 @@ NOTES = (
     "g: false share per run is 0 without a call; its mean is the rate that is controlled. h: band of the number of "
     "different cells, pointwise. The authors' label `epithelial` counts as tumour, although patient 12 may hold normal "
     "epithelium; their label of a normal type counts as normal, although some may be doublets.",
-    "Open truth: some 20 cells of patient 12 with a normal label whose genome is abnormal in each half of the genes "
-    "(trisomy 12; trisomy 7 with loss of 21q). They count as normal and should end `aneuploid_only`.",
+    "Open truth: cells with a normal label whose genome is abnormal in each half of the genes. Some 20 of patient 12 "
+    "are mosaic (trisomy 12; trisomy 7 with loss of 21q) and should end `aneuploid_only`; others carry the events of "
+    "their patient's carcinoma, most of them as doublets with it. In rows that say nothing of it they are normal.",
 )
 
 
@@ -70,9 +71,9 @@ class Data:
     small: bool
 
     @cached_property
-    def open_truth(self) -> Bools:
+    def unclear(self) -> OpenTruth:
         """Cells of the pool with a normal label and an abnormal genome."""
-        return np.zeros(0, dtype=bool) if self.pool is None else mosaic.find(self.pool)
+        return open_truth.none(0) if self.pool is None else open_truth.find(self.pool)
 
 
 def load(folder: Path, *, small: bool) -> Data:
@@ -107,20 +108,20 @@ def _rare(data: Data) -> pd.DataFrame | None:
     if data.pool is None:
         return None
     if data.small:
-        return rare.measure(data.pool, data.open_truth, patients=("14",), numbers=(20,), repeats=1)
-    return rare.measure(data.pool, data.open_truth)
+        return rare.measure(data.pool, data.unclear, patients=("14",), numbers=(20,), repeats=1)
+    return rare.measure(data.pool, data.unclear)
 
 
 def _scale(data: Data) -> pd.DataFrame | None:
     if data.small:
         return scale.measure(None, n_normal=2_000, seeds=(3,))
-    return scale.measure(data.pool, None if data.pool is None else data.open_truth)
+    return scale.measure(data.pool, data.unclear.either)
 
 
 def _negative(data: Data) -> pd.DataFrame | None:
     if data.pool is None:
         return None
-    return negative.measure(data.pool, data.immune, data.open_truth, small=data.small)
+    return negative.measure(data.pool, data.immune, data.unclear, small=data.small)
 
 
 def _calibration(data: Data) -> pd.DataFrame | None:

@@ -24,14 +24,14 @@ MODES = ("epithelial", "any")
 RECALL_TARGET, FALSE_TARGET = 0.9, 2
 
 
-def resampled(pool: Pool, open_truth: Bools, patient: str, *, seed: int, n_normal: int = N_NORMAL) -> Sample:
+def resampled(pool: Pool, unclear: Bools, patient: str, *, seed: int, n_normal: int = N_NORMAL) -> Sample:
     """Real normal cells of all patients drawn with replacement, and ten carcinoma cells, all thinned by half.
 
-    Cells of open truth (:mod:`caller.mosaic`) are not drawn: eight times as many cells would make a clone of a hundred
-    of a dozen, beside ten tumour cells.
+    Cells of open truth (:mod:`caller.open_truth`) are not drawn: eight times over, a dozen would be a clone of a
+    hundred, beside ten tumour cells.
     """
     rng = np.random.default_rng([seed, int(patient), 9])
-    normal = pool.normals[~open_truth[pool.normals]]
+    normal = pool.normals[~unclear[pool.normals]]
     rows_ = np.concatenate([rng.choice(normal, n_normal), rng.choice(pool.carcinoma(patient), N_TUMOUR, replace=False)])
     part = pool[rows_]
     counts = part.counts.copy()
@@ -76,7 +76,7 @@ def evaluate(name: str, half: str, whole: Sample, *, modes: Sequence[str] = MODE
 
 def measure(
     pool: Pool | None,
-    open_truth: Bools | None = None,
+    unclear: Bools | None = None,
     *,
     n_normal: int = N_NORMAL,
     seeds: Sequence[int] = SIMULATED_SEEDS,
@@ -86,10 +86,10 @@ def measure(
     for seed in seeds:
         half = "dev" if seed in DEVELOPMENT_SEEDS else "test"
         lines += evaluate(f"simulated, seed {seed}", half, simulated(seed, n_normal=n_normal))
-    for patient, seed in REAL if pool is not None and open_truth is not None else ():
+    for patient, seed in REAL if pool is not None and unclear is not None else ():
         half = "dev" if patient in DEVELOPMENT else "test"
         lines += evaluate(
-            f"real, patient {patient}", half, resampled(pool, open_truth, patient, seed=seed, n_normal=n_normal)
+            f"real, patient {patient}", half, resampled(pool, unclear, patient, seed=seed, n_normal=n_normal)
         )
     return pd.DataFrame(lines)
 
