@@ -126,7 +126,7 @@ def _negative(data: Data) -> pd.DataFrame | None:
 
 def _calibration(data: Data) -> pd.DataFrame | None:
     splits = (1, 2) if data.small else calibration.SPLITS
-    return None if data.pool is None else calibration.measure(data.pool, splits=splits)
+    return None if data.pool is None else calibration.measure(data.pool, data.unclear, splits=splits)
 
 
 def _oligodendroglioma(data: Data) -> pd.DataFrame | None:

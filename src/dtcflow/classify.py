@@ -21,6 +21,7 @@ from dtcflow.call_reasons import write_reasons
 from dtcflow.cnv.coherence import MIN_CHROMOSOMES, MIN_SHARED_Z
 from dtcflow.cnv.fdr import stratified_q
 from dtcflow.cnv.genome import Genome, chromosomes, events, mosaic_hints
+from dtcflow.cnv.profile import MANY_CHROMOSOMES
 from dtcflow.cnv.run import cell_strata
 from dtcflow.contracts import (
     EPITHELIAL,
@@ -37,6 +38,10 @@ MIN_FRACTION = 1 / 3
 """Least share of the tumour's profile in a called cell. A tumour cell in 20 % ambient RNA still carries about 0.8."""
 HALF_PROFILE = 0.5
 """Share of the tumour's profile that a doublet of one tumour cell and one normal cell carries."""
+MIN_DOUBLET_FRACTION = HALF_PROFILE / 2
+"""Least share in a droplet of two cells: from here on half the profile is likelier than none. With a sixth, as it was,
+droplets whose genome speaks against the profile were called (log-likelihood ratios down to -103; ovarian patients 11
+and 13)."""
 HALF_PROFILE_Z = 1.645
 """One-sided 5 %: a cell with a normal lineage's markers must carry significantly more than a doublet would."""
 MIN_ARMS = 2
@@ -47,9 +52,6 @@ MAX_COATED_Z = 6.0
 """A cell of resident lineage with a stronger epithelial score is no ambient-coated cell; it stays undecided."""
 TWO_IN_ONE_P = 0.95
 """Probability from expression (the arbitration of quality control) from which a droplet holds two cells."""
-MANY_CHROMOSOMES = 4
-"""No benign mosaic has as many altered chromosomes: a clone with them is a tumour's, whatever it expresses. The
-carcinoma of ovarian patient 14 shows next to no epithelial marker and has altered arms on a dozen chromosomes."""
 MIN_EPITHELIAL_MEMBERS = 3
 MIN_EPITHELIAL_SHARE = 0.1
 """A carcinoma's clone has cells that look epithelial and have no resident type's markers: this many, or this share of
@@ -124,7 +126,7 @@ class CloneEvidence:
     like: Bools
     """``q`` and the share of the profile both reach their thresholds."""
     half: Bools
-    """The same with half the share, as a doublet carries it."""
+    """``q``, and the share that a doublet carries."""
     above_half: Bools
     """Significantly more of the profile than a doublet of two equal cells."""
 
@@ -152,7 +154,7 @@ class CloneEvidence:
             cells["clone_llr"].to_numpy(dtype=float),
             fraction,
             significant & (np.nan_to_num(fraction) >= MIN_FRACTION),
-            significant & (np.nan_to_num(fraction) >= MIN_FRACTION / 2),
+            significant & (np.nan_to_num(fraction) >= MIN_DOUBLET_FRACTION),
             np.nan_to_num(z_half, nan=-np.inf) > HALF_PROFILE_Z,
         )
 

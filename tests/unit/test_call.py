@@ -78,7 +78,9 @@ def classify(*cells: dict, background: int = 200, lineage: str = "epithelial") -
         (EPITHELIAL | CLONE | {"cell_type": "T_NK", "clone_fraction": 1.1}, "malignant_confirmed"),
         # the same, and expression says so: the droplet holds a tumour cell, from a sixth of the profile on
         (EPITHELIAL | CLONE | DOUBLET | {"cell_type": "T_NK", "clone_fraction": 0.5}, "malignant_doublet"),
-        (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.2}, "malignant_doublet"),
+        (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.3}, "malignant_doublet"),
+        # less than a quarter: no profile is likelier than half of it
+        (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.2}, "epithelial_cnv_neutral"),
         (EPITHELIAL | CLONE | DOUBLET | {"clone_fraction": 0.1}, "epithelial_cnv_neutral"),
         (EPITHELIAL | DOUBLET, "epithelial_cnv_neutral"),
         # so few epithelial transcripts may be the soup's

@@ -46,6 +46,9 @@ MIN_PROFILE_CHROMOSOMES = 2
 """Altered chromosomes of a tumour: one alone may be a benign mosaic, such as trisomy 7 or 12 of normal fibroblasts."""
 MIN_MISLABELLED_CHROMOSOMES = 3
 """The same for cells that are known only as members of a normal type."""
+MANY_CHROMOSOMES = 4
+"""No benign mosaic has as many altered chromosomes: a clone with them is a tumour's, whatever it expresses. The
+carcinoma of ovarian patient 14 shows next to no epithelial marker and has altered arms on a dozen chromosomes."""
 MIN_PROFILE_STRENGTH = 60.0
 """Sum of squared z over the called arms below which a learned profile is not believed.
 

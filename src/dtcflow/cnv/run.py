@@ -18,12 +18,19 @@ from dtcflow.cnv.burden import burden
 from dtcflow.cnv.decoys import decoy_scores
 from dtcflow.cnv.fdr import decoy_q, strata, stratified_q
 from dtcflow.cnv.given import GivenProfile, PlacedProfile, as_table, describe, profile_status, score_patient
-from dtcflow.cnv.null import TAU_FLOOR, Floats, Noise, normal_tail_p_values, tail_p_values
+from dtcflow.cnv.null import (
+    STRICT_TAIL_FRACTION,
+    TAIL_FRACTION,
+    TAU_FLOOR,
+    Floats,
+    Noise,
+    normal_tail_p_values,
+    tail_p_values,
+)
 from dtcflow.cnv.packed import unpack as unpack
 from dtcflow.cnv.packed import unpack_segments as unpack_segments
 from dtcflow.cnv.profile import (
     MIN_PROFILE_ARMS,
-    MIN_PROFILE_STRENGTH,
     BestMatch,
     best_match,
     profile_of,
@@ -37,7 +44,7 @@ from dtcflow.cnv.scoring import (
     score_cells,
     suspect_reference,
 )
-from dtcflow.cnv.statuses import MANY_CELLS, check_settings, shallow_reason
+from dtcflow.cnv.statuses import MANY_CELLS, check_settings, shallow_reason, smallest_detectable
 from dtcflow.cnv.windows import Windows, smooth_windows, window_score
 from dtcflow.contracts import (
     COUNTS,
@@ -180,7 +187,7 @@ def infer_copy_number(
     candidate = candidate_cells(cells, epithelial_z=epithelial_z, tumour_lineage=settings["tumour_lineage"])
     if status["status"] == "ok" and scored is not None:
         n_cells = max(MANY_CELLS, int(candidate.sum()))
-        needed = _smallest_detectable(scored.statistics.full, candidate, scored.noise, sizes=(n_cells,))
+        needed = smallest_detectable(scored.statistics.full, candidate, scored.noise, sizes=(n_cells,))
         shallow = shallow_reason(needed[f"arms_at_{n_cells}_cells"], len(scored.model.arms), n_cells=n_cells)
         if shallow:
             status.update(status="too_shallow", reason=shallow)
@@ -251,17 +258,24 @@ def evidence_table(
 
     known, unknown = np.full_like(tau, TAU_FLOOR), tau
     as_known, as_unknown = (burden(statistics.full, inflation, t) for t in (known, unknown))
-    burden_p = p_values(
-        tail_p_values(as_known, burden(scored.matched, inflation, known)),
-        tail_p_values(as_unknown, burden(scored.unseen, inflation, unknown)),
+    of_matched, of_unseen = burden(scored.matched, inflation, known), burden(scored.unseen, inflation, unknown)
+    # seeds need a ranking without ties; what is reported is not extrapolated as far
+    seed_p, burden_p = (
+        p_values(
+            tail_p_values(as_known, of_matched, fraction=fraction),
+            tail_p_values(as_unknown, of_unseen, fraction=fraction),
+        )
+        for fraction in (TAIL_FRACTION, STRICT_TAIL_FRACTION)
     )
     fold = (stable_order(cell_ids, seed=seed + 2) % np.uint64(settings["folds"])).astype(np.int64)
 
-    scored, learned, profile, strength = learn_tumour(
-        scored, candidate, suspect, burden_p, fold, effect=effect, own_lineage=settings["tumour_lineage"] != "any"
+    tumour = learn_tumour(
+        scored, candidate, suspect, seed_p, fold, effect=effect, own_lineage=settings["tumour_lineage"] != "any"
     )
+    scored, learned, profile = tumour.scored, tumour.learned, tumour.profile
     statistics = scored.statistics
     candidate = candidate | suspect
+    taking_part = candidate | tumour.taking_part
     compartment = cells["compartment"].to_numpy(dtype=object)
     # clones that lack each other's events weaken the mean profile of the tumour; one strong clone vouches for it
     if profile is None and learned.table is not None and learned.status == "ok":
@@ -282,15 +296,17 @@ def evidence_table(
         best, decoys = by_given.best, by_given.decoys
         of_null = {"matched": by_given.matched, "unseen": by_given.unseen}
     elif profile is not None:
-        best = score_against_clones(scored, learned, profile, compartment, np.where(candidate, fold, -1), effect=effect)
+        best = score_against_clones(
+            scored, learned, profile, compartment, np.where(taking_part, fold, -1), effect=effect
+        )
         of_null = {
             "matched": best_match(best.profiles, scored.matched, inflation),
             "unseen": best_match(best.profiles, scored.unseen, inflation),
         }
         decoys = decoy_scores(
             statistics,
-            candidate,
-            burden_p,
+            taking_part,
+            seed_p,
             fold,
             profile,
             inflation=inflation,
@@ -313,8 +329,8 @@ def evidence_table(
                     for kind, b in of_null.items()
                 ),
                 *(
-                    pd.DataFrame({"kind": f"decoy_{name.split('_')[0]}", "t": d[candidate], "llr": np.nan}).assign(
-                        beats_target=(d > t)[candidate]
+                    pd.DataFrame({"kind": f"decoy_{name.split('_')[0]}", "t": d[taking_part], "llr": np.nan}).assign(
+                        beats_target=(d > t)[taking_part]
                     )
                     for name, d in decoys.items()
                 ),
@@ -327,12 +343,13 @@ def evidence_table(
         profile_status(given, by_given, learned=learned_log_ratio, believed=profile is not None),
         clone_status="given" if by_given else learned_status,
         n_candidates=int(candidate.sum()),
-        profile_strength=strength,
+        profile_strength=tumour.strength,
+        learned_among=tumour.among,
         n_profile_arms=0 if profile is None else int(np.count_nonzero(profile)),
         n_profiles=len(profiles),
         inflation=float(np.median(inflation)),
         tau=float(np.median(tau)),
-        smallest_detectable=_smallest_detectable(statistics.full, candidate, noise, strength=scored.min_strength),
+        smallest_detectable=smallest_detectable(statistics.full, candidate, noise, strength=scored.min_strength),
         n_arms=len(scored.model.arms),
     )
     table = pd.DataFrame(
@@ -385,28 +402,6 @@ def _arms_altered(statistics: SplitStatistics, noise: Noise) -> npt.NDArray[np.i
     first, second = (half.centred()[0] for half in statistics.halves)
     agree = (np.sign(first) == np.sign(log_ratio)) & (np.sign(second) == np.sign(log_ratio))
     return np.asarray(((np.abs(z) >= 3.0) & agree).sum(axis=1), dtype=np.int64)
-
-
-def _smallest_detectable(
-    statistics: ArmStatistics,
-    candidate: npt.NDArray[np.bool_],
-    noise: Noise,
-    sizes: tuple[int, ...] = (5, 10, 20, 50),
-    strength: float = MIN_PROFILE_STRENGTH,
-) -> dict[str, float]:
-    """What a clone of so many cells would have needed to be seen: arms altered by a single copy.
-
-    Uses the median information of the candidates (of all cells when there are none): the smallest number of arms with a
-    log ratio of 0.32 whose pooled z squared reaches the required profile strength.
-    """
-    group = candidate if candidate.sum() >= 3 else np.ones(len(statistics.u), dtype=bool)
-    info = np.median(statistics.info[group], axis=0)
-    result = {}
-    for n in sizes:
-        z2 = np.sort(0.32**2 / (noise.inflation / np.maximum(n * info, 1e-9) + noise.tau**2))[::-1]
-        typical = float(np.median(z2))
-        result[f"arms_at_{n}_cells"] = float(max(MIN_PROFILE_ARMS, np.ceil(strength / typical)))
-    return result
 
 
 def genome_order(var: pd.DataFrame) -> npt.NDArray[np.int64]:

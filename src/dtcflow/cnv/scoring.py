@@ -16,6 +16,7 @@ from dtcflow.cnv.clones import find_clones
 from dtcflow.cnv.coherence import MIN_COHERENT_STRENGTH, coherence
 from dtcflow.cnv.null import TAU_FEW_TYPES, TAU_PRIOR, Floats, Noise, ReferenceNull, cross_fit, tail_p_values
 from dtcflow.cnv.profile import (
+    MANY_CHROMOSOMES,
     MIN_EPITHELIAL_STRENGTH,
     MIN_MISLABELLED_CHROMOSOMES,
     MIN_PROFILE_STRENGTH,
@@ -27,6 +28,7 @@ from dtcflow.cnv.profile import (
     believable_profile,
     best_match,
     learn_clone,
+    n_chromosomes,
     profile_of,
 )
 from dtcflow.cnv.reference import Reference
@@ -146,6 +148,22 @@ def suspect_reference(scored: Scored, *, seed: int, folds: int, effect: float) -
     return suspect
 
 
+@dataclass(frozen=True)
+class Tumour:
+    """The profile of a patient's tumour, and how it was found."""
+
+    scored: Scored
+    """With the scatter as it was used."""
+    learned: LearnedProfile
+    taking_part: npt.NDArray[np.bool_]
+    """Cells it was learned among; they are scored by profiles that their fold had no part in."""
+    profile: Floats | None
+    """None unless it can be believed."""
+    strength: float
+    among: str
+    """``candidates``, ``candidates_and_suspects`` or ``every_lineage``."""
+
+
 def learn_tumour(
     scored: Scored,
     candidate: npt.NDArray[np.bool_],
@@ -155,24 +173,19 @@ def learn_tumour(
     *,
     effect: float,
     own_lineage: bool,
-) -> tuple[Scored, LearnedProfile, Floats | None, float]:
-    """The profile of a patient's tumour, asked for in up to three ways; the first that can be believed counts.
+) -> Tumour:
+    """The profile of a patient's tumour, asked for in up to four ways; the first that can be believed counts.
 
     1. Of the candidates, the scatter of their own segments included. 2. With ``own_lineage`` (every candidate has
     epithelial evidence, so that no resident type stands behind them) without the scatter, if enough of the profile lies
     off its strongest chromosome. 3. Of the cells that left the reference, too: they may be the tumour itself or a
-    benign mosaic, and more chromosomes are asked of them.
-
-    Returns
-    -------
-    Scored
-        With the scatter as it was used.
-    LearnedProfile, numpy.ndarray or None, float
-        What was learned, the profile if it can be believed, and its strength.
+    benign mosaic, and more chromosomes are asked of them. 4. With ``own_lineage``, of all cells outside the reference,
+    and on so many chromosomes that no benign mosaic comes into question: a carcinoma may show no epithelial marker, and
+    a mosaic with some must not stand in its light. This one therefore goes before a profile on few chromosomes.
     """
 
-    def learn(using: Scored, taking_part: npt.NDArray[np.bool_]) -> LearnedProfile:
-        return learn_clone(
+    def learn(using: Scored, taking_part: npt.NDArray[np.bool_], among: str, **asked: float) -> Tumour:
+        learned = learn_clone(
             using.statistics,
             taking_part,
             burden_p,
@@ -181,21 +194,25 @@ def learn_tumour(
             tau=using.noise.tau,
             min_abs_log_ratio=effect,
         )
+        profile, strength = believable_profile(learned, **asked)  # type: ignore[arg-type]
+        return Tumour(using, learned, taking_part, profile, strength, among)
 
-    first = learn(scored, candidate)
-    profile, strength = believable_profile(first)
-    if profile is None and own_lineage:
+    first = found = learn(scored, candidate, "candidates")
+    if found.profile is None and own_lineage:
         plain = replace(scored, with_scatter=False)
-        second = learn(plain, candidate)
-        found, its_strength = believable_profile(second, min_strength=plain.min_strength)
-        if found is not None:
-            return plain, second, found, its_strength
-    if profile is None and suspect.any():
-        third = learn(scored, candidate | suspect)
-        found, its_strength = believable_profile(third, min_chromosomes=MIN_MISLABELLED_CHROMOSOMES)
-        if found is not None:
-            return scored, third, found, its_strength
-    return scored, first, profile, strength
+        found = learn(plain, candidate, "candidates", min_strength=plain.min_strength)
+    if found.profile is None and suspect.any():
+        found = learn(
+            scored, candidate | suspect, "candidates_and_suspects", min_chromosomes=MIN_MISLABELLED_CHROMOSOMES
+        )
+    few = found.profile is None or found.learned.table is None or n_chromosomes(found.learned.table) < MANY_CHROMOSOMES
+    if few and own_lineage:
+        outside = np.ones(len(candidate), dtype=bool)
+        outside[scored.reference.rows] = False
+        wider = learn(scored, outside, "every_lineage", min_chromosomes=MANY_CHROMOSOMES)
+        if wider.profile is not None:
+            return wider
+    return first if found.profile is None else found
 
 
 def believable_clones(

@@ -6,6 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from dtcflow.cnv.arms import ArmStatistics
+from dtcflow.cnv.null import Noise
+from dtcflow.cnv.profile import MIN_PROFILE_ARMS, MIN_PROFILE_STRENGTH
 from dtcflow.contracts import InputError, Problem
 
 MANY_CELLS: Final = 50
@@ -69,3 +75,25 @@ def shallow_reason(arms_needed: float, n_arms: int, *, n_cells: int) -> str:
         f"a clone of {n_cells} cells would need {arms_needed:.0f} altered arms to be seen at this depth, "
         f"{n_arms} can be assessed"
     )
+
+
+def smallest_detectable(
+    statistics: ArmStatistics,
+    candidate: npt.NDArray[np.bool_],
+    noise: Noise,
+    sizes: tuple[int, ...] = (5, 10, 20, 50),
+    strength: float = MIN_PROFILE_STRENGTH,
+) -> dict[str, float]:
+    """What a clone of so many cells would have needed to be seen: arms altered by a single copy.
+
+    Uses the median information of the candidates (of all cells when there are none): the smallest number of arms with a
+    log ratio of 0.32 whose pooled z squared reaches the required profile strength.
+    """
+    group = candidate if candidate.sum() >= 3 else np.ones(len(statistics.u), dtype=bool)
+    info = np.median(statistics.info[group], axis=0)
+    result = {}
+    for n in sizes:
+        z2 = np.sort(0.32**2 / (noise.inflation / np.maximum(n * info, 1e-9) + noise.tau**2))[::-1]
+        typical = float(np.median(z2))
+        result[f"arms_at_{n}_cells"] = float(max(MIN_PROFILE_ARMS, np.ceil(strength / typical)))
+    return result

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dtcflow.cnv.null import tail_p_values
+from dtcflow.cnv.null import STRICT_TAIL_FRACTION, tail_p_values
 
 
 def test_empirical_p_values_by_hand() -> None:
@@ -33,3 +33,11 @@ def test_p_values_of_fresh_null_cells_are_uniform() -> None:
         error = 4 * np.sqrt(level * (1 - level) * (1 / 1500 + 1 / 4000))
         assert abs((p <= level).mean() - level) < error
     assert (np.diff(p[np.argsort(fresh)]) <= 1e-12).all()
+
+
+def test_nothing_is_extrapolated_from_a_handful_of_exceedances() -> None:
+    null = np.random.default_rng(3).exponential(1.0, 300)
+    far = np.array([50.0])
+    # a tenth of 300 makes a tail of 30, a twentieth one of 15
+    assert tail_p_values(far, null)[0] < 1e-3
+    assert tail_p_values(far, null, fraction=STRICT_TAIL_FRACTION)[0] == pytest.approx(1 / 301)

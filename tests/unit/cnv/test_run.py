@@ -69,6 +69,20 @@ def test_a_clone_among_blood_cells_is_not_a_carcinoma(settings) -> None:
     assert not (calls["malignant_call"] == "malignant").any()
 
 
+@pytest.mark.parametrize(("few", "found"), [(False, True), (True, False)])
+def test_a_tumour_without_markers_is_found_if_it_has_many_altered_chromosomes(settings, few: bool, found: bool) -> None:
+    events = {"gains": ("1q", "3q"), "losses": ("6q",)} if few else {}
+    patient = make_patient(n_primary_tumour=0, n_marrow_tumour=20, **events)
+    patient.cells.loc[patient.tumour, ["epithelial_z", "n_epithelial_markers"]] = 0
+    patient.cells["cell_type"] = patient.cells["cell_type"].replace("epithelial", "unknown")
+    result = run(patient, settings)
+    calls = called(patient, result, settings).cells
+    malignant = (calls["malignant_call"] == "malignant").to_numpy()
+    assert (result.status["learned_among"] == "every_lineage") == found
+    assert malignant[patient.tumour].mean() >= 0.9 if found else not malignant.any()
+    assert not malignant[~patient.tumour].any()
+
+
 @pytest.mark.parametrize("kinds", [("T_NK",), ("T_NK", "B")])
 def test_few_reference_types_do_not_turn_an_unseen_type_into_a_tumour(settings, kinds: tuple[str, ...]) -> None:
     for seed in range(4):
