@@ -160,8 +160,8 @@ def tail_p_values(observed: Floats, null: Floats, *, fraction: float = TAIL_FRAC
     """Upper-tail p-values against an empirical null with a generalised-Pareto tail.
 
     Below the upper ``fraction`` of the null the p-value is ``(1 + #{null >= x}) / (1 + n)``; above it the exceedances
-    are fitted by a generalised Pareto distribution (probability-weighted moments, Hosking & Wallis 1987) with a shape of
-    at least 0, so that the tail is never shorter than exponential. NaN stays NaN.
+    are fitted by a generalised Pareto distribution (probability-weighted moments, Hosking & Wallis 1987) with a shape
+    of at least 0, so that the tail is never shorter than exponential. NaN stays NaN.
     """
     null = np.sort(null[np.isfinite(null)])
     result = np.full(observed.shape, np.nan)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from dtcflow.cnv.arms import ArmStatistics, SplitStatistics, usable_genes
+from dtcflow.cnv.arms import SplitStatistics, usable_genes
 from dtcflow.cnv.burden import burden
 from dtcflow.cnv.decoys import decoy_scores
 from dtcflow.cnv.fdr import decoy_q, strata, stratified_q
