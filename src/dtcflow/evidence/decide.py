@@ -10,9 +10,9 @@ from typing import Any, Final
 from dtcflow.contracts import CODES
 
 CODE_ORDER: Final = (
-    *("NO_TUMOUR_CELLS", "NOT_EVALUATED", "NO_DATA", "LOW_N", "CONFOUNDED", "LOW_CELLS", "LOW_COVERAGE", "LOW_QUALITY"),
-    *("GATE_FAILED", "CONTAMINATION", "IMPRECISE", "FRAGILE", "GENE_SET_NULL", "NOT_ROBUST_TO_COVARIATES"),
-    "NO_EFFECT_SHOWN",
+    *("NO_TUMOUR_CELLS", "NOT_EVALUATED", "NO_DATA", "DOUBTFUL_IDENTITY", "LOW_N", "CONFOUNDED", "LOW_CELLS"),
+    *("LOW_COVERAGE", "LOW_QUALITY", "GATE_FAILED", "CONTAMINATION", "IMPRECISE", "FRAGILE", "GENE_SET_NULL"),
+    *("NOT_ROBUST_TO_COVARIATES", "NO_EFFECT_SHOWN"),
 )
 """Order in which codes are listed: what would have to be mended first comes first."""
 

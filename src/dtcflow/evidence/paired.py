@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -15,7 +15,9 @@ from dtcflow.evidence.adjust import adjusted_values
 from dtcflow.evidence.contrasts import Differences, Floats, Layout, average, differences, group_values, lay_out
 from dtcflow.evidence.design import FACTORS, Aliasing, find_aliasing
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, set_null_p, sign_flip
-from dtcflow.evidence.plan import GROUPS, Claim, Rules
+from dtcflow.evidence.layout import at_timepoint
+from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
+from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
 from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS, Robustness, assess, combine, specifications
 from dtcflow.evidence.scoring import Scored, score_contrast
@@ -27,8 +29,9 @@ NO_TEST: Final = SignFlip(NAN, 0, True)
 NOT_ALIASED: Final = Aliasing((), {})
 PATIENT_COLUMNS: Final = (
     *("patient_id", "contrast", "signature", "n_cells_a", "n_cells_b", "value_a", "value_b", "difference", "variance"),
-    *("usable", "reason", "n_called_a", "n_called_b", "scale", "share_kept_a", "share_kept_b"),
+    *("usable", "reason", "n_called_a", "n_called_b", "scale", "share_kept_a", "share_kept_b", "samples_left_out"),
 )
+DOUBT_COLUMNS: Final = ("patient_id", "other_patient_id", "detail")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Cohort:
         Signatures by name.
     synonyms
         Older and newer gene symbols.
+    markers
+        Marker panels that named the cell types; tested signatures lose their genes.
+    doubts
+        Findings of the identity check that cast doubt on who is who: one row per pair of patients that share cells
+        (``patient_id other_patient_id detail``).
     """
 
     cells: pd.DataFrame
@@ -54,6 +62,8 @@ class Cohort:
     genes: pd.Index
     panel: Mapping[str, GeneSet]
     synonyms: Synonyms | pd.DataFrame | None
+    markers: Mapping[str, GeneSet] = field(default_factory=dict)
+    doubts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DOUBT_COLUMNS)))
 
 
 def _no_leave_one_out() -> pd.DataFrame:
@@ -97,6 +107,21 @@ class Paired:
     depth_repeats: int = 0
     n_cells: int = 0
     n_genes_used: int = 0
+    n_sides: tuple[int, int] | None = None
+    """Patients on each side, of an unpaired contrast."""
+    method: str = "Paule-Mandel mean with a Hartung-Knapp-Sidik-Jonkman t interval; p by sign-flip over patients"
+    removed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Genes taken out of tested signatures because they also chose the cells."""
+    doubts: tuple[str, ...] = ()
+    """Pairs of patients that may be one person, in words."""
+    scored: Scored | None = None
+    values: Differences | None = None
+    """Scores of the cells and differences of the patients, for claims about this one."""
+
+    @property
+    def p_value(self) -> float:
+        """P value that is adjusted within the claim's family."""
+        return self.test.p_value
 
 
 def patient_rows(
@@ -133,6 +158,7 @@ def patient_rows(
         if shares is not None:
             frame.loc[names, ["share_kept_a", "share_kept_b"]] = shares
     frame["n_called_a"], frame["n_called_b"] = overview["n_cells_a"], overview["n_cells_b"]
+    frame["samples_left_out"] = overview["samples_left_out"]
     frame["contrast"], frame["signature"] = claim.contrast, signature
     frame = frame.rename_axis("patient_id").reset_index()[list(PATIENT_COLUMNS)]
     whole = dict.fromkeys(("n_cells_a", "n_cells_b", "n_called_a", "n_called_b"), "int64")
@@ -146,6 +172,61 @@ def _samples(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     own = cells.loc[rows, ["patient_id", "sample_id", *there]].reset_index(drop=True)
     own["side"] = layout.table["side"].to_numpy(dtype=np.int64)
     return own.drop_duplicates().reset_index(drop=True)
+
+
+def begin(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Mapping[str, Any], seed: int) -> Paired:
+    """Lay out the cells of a contrast; nothing is scored yet."""
+    cells = cohort.cells
+    layout = lay_out(
+        cells,
+        a=claim.a,
+        b=claim.b,
+        strict_q=rules.strict_q,
+        minimum=rules.value_cells,
+        max_cells=int(settings["max_cells_per_group"]),
+        seed=seed,
+        timepoint=claim.timepoint,
+        paired=claim.design == "paired",
+    )
+    there = cells.loc[at_timepoint(cells, claim.timepoint), "compartment"]
+    wanted = [POPULATIONS[group] for group in (claim.a, claim.b)]
+    return Paired(
+        claim=claim,
+        layout=layout,
+        patients=patient_rows(layout, claim=claim, analysis="primary", signature=claim.primary_signature),
+        n_called_a=int(layout.overview["n_cells_a"].sum()),
+        compartments_absent=tuple(group.place for group in wanted if not there.isin(group.compartments).any()),
+        covariates_missing=claim.covariates,
+        doubts=doubts_among(cohort.doubts, layout.patients),
+    )
+
+
+def doubts_among(doubts: pd.DataFrame, patients: Sequence[str]) -> tuple[str, ...]:
+    """Pairs of these patients whose samples share cells, in words."""
+    both = doubts["patient_id"].isin(patients) & doubts["other_patient_id"].isin(patients)
+    kept = doubts[both].sort_values(list(DOUBT_COLUMNS))
+    return tuple(f"{one} and {other}: {detail}" for one, other, detail in kept[list(DOUBT_COLUMNS)].to_numpy())
+
+
+def score_claim(
+    cohort: Cohort, claim: Claim, rules: Rules, layout: Layout, *, settings: Mapping[str, Any], seed: int
+) -> tuple[Scored, dict[str, tuple[str, ...]]]:
+    """Score every signature of a claim, and return the genes taken out of each (:func:`plan_checks.claim_panel`)."""
+    sets, removed = claim_panel(claim, cohort.panel, cohort.markers)
+    scored = score_contrast(
+        cohort.counts[layout.table["row"].to_numpy(dtype=np.int64)],
+        cohort.genes,
+        layout,
+        sets,
+        tested=[claim.primary_signature],
+        repeats=int(settings["depth_repeats"]),
+        n_null=rules.random_sets,
+        trim=rules.trim,
+        minimum_coverage=rules.coverage,
+        synonyms=cohort.synonyms,
+        seed=seed,
+    )
+    return scored, removed
 
 
 def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Mapping[str, Any], seed: int) -> Paired:
@@ -167,41 +248,12 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     Paired
         Complete also when nothing can be computed: then every number is NaN and every patient has a reason.
     """
-    cells = cohort.cells
-    layout = lay_out(
-        cells,
-        a=claim.a,
-        b=claim.b,
-        strict_q=rules.strict_q,
-        minimum=rules.value_cells,
-        max_cells=int(settings["max_cells_per_group"]),
-        seed=seed,
-    )
-    absent = tuple(GROUPS[group] for group in (claim.a, claim.b) if not (cells["compartment"] == GROUPS[group]).any())
-    start = Paired(
-        claim=claim,
-        layout=layout,
-        patients=patient_rows(layout, claim=claim, analysis="primary", signature=claim.primary_signature),
-        n_called_a=int(layout.overview["n_cells_a"].sum()),
-        compartments_absent=absent,
-        covariates_missing=claim.covariates,
-    )
+    start = begin(cohort, claim, rules, settings=settings, seed=seed)
+    layout, cells = start.layout, cohort.cells
     if not layout.patients:
         return start
     rows = layout.table["row"].to_numpy(dtype=np.int64)
-    scored = score_contrast(
-        cohort.counts[rows],
-        cohort.genes,
-        layout,
-        {name: cohort.panel[name] for name in claim.required_signatures()},
-        tested=[claim.primary_signature],
-        repeats=int(settings["depth_repeats"]),
-        n_null=rules.random_sets,
-        trim=rules.trim,
-        minimum_coverage=rules.coverage,
-        synonyms=cohort.synonyms,
-        seed=seed,
-    )
+    scored, removed = score_claim(cohort, claim, rules, layout, settings=settings, seed=seed)
     own = cells.loc[rows]
     values = differences(
         average([group_values(z, layout, trim=rules.trim) for z in scored.matched]), minimum=rules.value_cells
@@ -218,6 +270,9 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
         depth_repeats=len(scored.matched),
         n_cells=len(layout.table),
         n_genes_used=scored.n_genes_used,
+        removed=removed,
+        scored=scored,
+        values=values,
     )
     column = scored.column(claim.primary_signature)
     if column is None:

@@ -19,6 +19,7 @@ REMEDIES: Final = {
     "NO_TUMOUR_CELLS": "Tumour cells in the marrow: more cells screened, or enrichment before sequencing.",
     "NOT_EVALUATED": "A version of the analysis that tests {not_evaluated}.",
     "NO_DATA": "Samples of the missing compartment from the same patients.",
+    "DOUBTFUL_IDENTITY": "Samples whose owner is settled: two patients of a claim hold the same cells.",
     "LOW_N": "More patients with usable cells on both sides: a verdict needs {patients}{needed}.",
     "CONFOUNDED": "Both compartments of a patient processed together: same study, platform and batch.",
     "LOW_CELLS": "More tumour cells: {cells_a} in the marrow and {cells_b} in the primary of {patients} patients.",

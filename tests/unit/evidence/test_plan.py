@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from dtcflow.contracts import InputError
-from dtcflow.evidence.plan import canonical_sha256, check_signatures, load_plan
+from dtcflow.evidence.plan import canonical_sha256, load_plan
+from dtcflow.evidence.plan_checks import check_signatures
 from dtcflow.io.schema import load_schema
 from dtcflow.scores.signatures import load_panel
 

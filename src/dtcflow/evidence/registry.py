@@ -1,0 +1,148 @@
+"""The kinds of test a claim can ask for: for each, how it is computed and how the plan is applied to the result.
+
+A new kind is one entry of :data:`KINDS`, its name in ``claims.schema.yaml`` and its checks in ``plan_checks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pandas as pd
+
+from dtcflow.evidence.claims import Judged, judge_identity, judge_paired
+from dtcflow.evidence.contrasts import tumour_patients
+from dtcflow.evidence.identity import identity_share
+from dtcflow.evidence.paired import Cohort, Paired, doubts_among, evaluate_paired
+from dtcflow.evidence.plan import Claim, Rules
+
+NAN: Final = float("nan")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a claim is computed from.
+
+    Attributes
+    ----------
+    cohort, rules
+        Cells, counts and signatures; thresholds of the plan.
+    settings
+        Block ``evidence`` of the configuration.
+    seed
+        Start of every random stream.
+    known
+        Results of the claims computed before, by id: a claim about another one (``of``) comes after it.
+    """
+
+    cohort: Cohort
+    rules: Rules
+    settings: Mapping[str, Any]
+    seed: int
+    known: Mapping[str, Evaluated]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A computed claim: the result of its kind, and what every kind has.
+
+    ``patients`` holds rows of ``patients.tsv`` with the column ``analysis``; ``p_value`` is NaN for a claim that takes
+    no part in its family. The other tables are empty where a kind does not have them.
+    """
+
+    claim: Claim
+    result: Any
+    patients: pd.DataFrame
+    p_value: float = NAN
+    sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    controls: pd.DataFrame = field(default_factory=pd.DataFrame)
+    null: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a judge needs besides the result: thresholds, p adjusted within the family, verdicts of the gates."""
+
+    rules: Rules
+    p_adjusted: float
+    gates: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of test."""
+
+    evaluate: Callable[[Context, Claim], Evaluated]
+    judge: Callable[[Evaluated, Bench], Judged]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluators and judges
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _identity(context: Context, claim: Claim) -> Evaluated:
+    cells = context.cohort.cells
+    doubts = doubts_among(context.cohort.doubts, tumour_patients(cells))
+    found = identity_share(cells, claim, context.rules, doubts=doubts)
+    # a gate is no test of the hypothesis: its p value counts in no family
+    return Evaluated(claim, found, found.patients.assign(analysis="primary"))
+
+
+def _judge_identity(one: Evaluated, bench: Bench) -> Judged:
+    return judge_identity(one.claim, bench.rules, one.result)
+
+
+def _of_contrast(claim: Claim, found: Paired) -> Evaluated:
+    null = pd.DataFrame(
+        {
+            "claim_id": claim.id,
+            "signature": claim.primary_signature,
+            "random_set": range(found.null.size),
+            "estimate": found.null,
+        }
+    )
+    return Evaluated(claim, found, found.patients, found.p_value, found.sensitivity, found.controls, null)
+
+
+def _contrast(context: Context, claim: Claim) -> Evaluated:
+    found = evaluate_paired(context.cohort, claim, context.rules, settings=context.settings, seed=context.seed)
+    return _of_contrast(claim, found)
+
+
+def _judge_contrast(one: Evaluated, bench: Bench) -> Judged:
+    return judge_paired(one.result, bench.rules, p_adjusted=bench.p_adjusted, gates=bench.gates)
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "identity_share": Kind(_identity, _judge_identity),
+    "paired_contrast": Kind(_contrast, _judge_contrast),
+}
+"""By the value of ``test`` in the plan."""
+
+
+def evaluate_claims(context: Context, claims: tuple[Claim, ...]) -> dict[str, Evaluated]:
+    """Compute every evaluated claim, those about another claim after it; the result is in the order of the plan."""
+    asked = [claim for claim in claims if claim.evaluated]
+    known: dict[str, Evaluated] = {}
+    for claim in sorted(asked, key=lambda one: bool(one.of)):
+        known[claim.id] = KINDS[claim.test].evaluate(
+            Context(context.cohort, context.rules, context.settings, context.seed, known), claim
+        )
+    return {claim.id: known[claim.id] for claim in asked}
+
+
+def judge_claims(
+    found: Mapping[str, Evaluated], rules: Rules, *, adjusted: Mapping[str, float], gates: tuple[str, ...]
+) -> dict[str, Judged]:
+    """Apply the plan to every computed claim, gates first; a gate that was not computed has not been passed."""
+    judged: dict[str, Judged] = {}
+    for name in (name for name in gates if name in found):
+        judged[name] = KINDS[found[name].claim.test].judge(found[name], Bench(rules, adjusted.get(name, NAN), {}))
+    verdicts = {name: judged[name].decision.verdict if name in judged else "INCONCLUSIVE" for name in gates}
+    for name, one in found.items():
+        if name not in judged:
+            bench = Bench(rules, adjusted.get(name, NAN), verdicts)
+            judged[name] = KINDS[one.claim.test].judge(one, bench)
+    return judged
