@@ -414,10 +414,11 @@ def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mappi
         sensitivity_agreement=found.robustness.agreement,
         self_check_type1=found.self_check_type1,
     )
-    return Judged(claim, decision, row, _detail(found), tuple(checks))
+    return Judged(claim, decision, row, contrast_detail(found), tuple(checks))
 
 
-def _detail(found: Paired) -> dict[str, Any]:
+def contrast_detail(found: Paired) -> dict[str, Any]:
+    """Return what ``verdict.json`` holds about a contrast."""
     robustness, used = found.robustness, found.patients
     return {
         "evaluated": True,
@@ -460,7 +461,9 @@ def adjust_families(plan: Plan, p_values: Mapping[str, float]) -> dict[str, floa
     """
     out: dict[str, float] = {}
     for family, method in (("confirmatory", "holm"), ("secondary", "bh"), ("none", "none")):
-        members = [claim.id for claim in plan.claims if claim.family == family and claim.id in p_values]
+        members = [
+            claim.id for claim in plan.claims if claim.family == family and math.isfinite(p_values.get(claim.id, NAN))
+        ]
         adjusted = adjust([p_values[name] for name in members], method)
         out |= dict(zip(members, (float(p) for p in adjusted), strict=True))
     return out

@@ -117,6 +117,7 @@ class Paired:
     scored: Scored | None = None
     values: Differences | None = None
     """Scores of the cells and differences of the patients, for claims about this one."""
+    adjusted_values: Differences | None = None
 
     @property
     def p_value(self) -> float:
@@ -343,6 +344,7 @@ def _with_adjustment(found: Paired, own: pd.DataFrame, scored: Scored, scale: fl
     return replace(
         found,
         adjusted=combine(moved, 0) if enough else BLANK,
+        adjusted_values=moved,
         patients=pd.concat([found.patients, rows], ignore_index=True),
     )
 

@@ -6,16 +6,18 @@ A new kind is one entry of :data:`KINDS`, its name in ``claims.schema.yaml`` and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pandas as pd
 
 from dtcflow.evidence.claims import Judged, judge_identity, judge_paired
+from dtcflow.evidence.composite import evaluate_composite, judge_composite
 from dtcflow.evidence.contrasts import tumour_patients
 from dtcflow.evidence.identity import identity_share
 from dtcflow.evidence.paired import Cohort, Paired, doubts_among, evaluate_paired
 from dtcflow.evidence.plan import Claim, Rules
+from dtcflow.evidence.specificity import evaluate_specificity, judge_specificity
 
 NAN: Final = float("nan")
 
@@ -115,9 +117,31 @@ def _judge_contrast(one: Evaluated, bench: Bench) -> Judged:
     return judge_paired(one.result, bench.rules, p_adjusted=bench.p_adjusted, gates=bench.gates)
 
 
+def _composite(context: Context, claim: Claim) -> Evaluated:
+    found = evaluate_composite(context.cohort, claim, context.rules, settings=context.settings, seed=context.seed)
+    return replace(_of_contrast(claim, found.contrast), result=found, patients=found.patients, p_value=found.p_value)
+
+
+def _judge_composite(one: Evaluated, bench: Bench) -> Judged:
+    return judge_composite(one.result, bench.rules, p_adjusted=bench.p_adjusted, gates=bench.gates)
+
+
+def _specificity(context: Context, claim: Claim) -> Evaluated:
+    families = {name: one.family for name, one in context.cohort.panel.items()}
+    contrast = context.known[claim.of].result
+    found = evaluate_specificity(contrast, claim, context.rules, families=families, seed=context.seed)
+    return Evaluated(claim, found, found.patients, found.p_value)
+
+
+def _judge_specificity(one: Evaluated, bench: Bench) -> Judged:
+    return judge_specificity(one.result, bench.rules, p_adjusted=bench.p_adjusted, gates=bench.gates)
+
+
 KINDS: Final[dict[str, Kind]] = {
     "identity_share": Kind(_identity, _judge_identity),
     "paired_contrast": Kind(_contrast, _judge_contrast),
+    "composite_contrast": Kind(_composite, _judge_composite),
+    "specificity": Kind(_specificity, _judge_specificity),
 }
 """By the value of ``test`` in the plan."""
 
