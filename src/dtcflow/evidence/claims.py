@@ -64,19 +64,28 @@ def not_evaluated(claim: Claim) -> Judged:
     return Judged(claim, decision, claim_row(claim, decision), {"evaluated": False}, ())
 
 
-def enough_patients(n: int, rules: Rules) -> Rule:
-    """Enough patients for a verdict."""
+def enough_patients(n: int, rules: Rules, *, sides: tuple[int, int] | None = None) -> Rule:
+    """Enough patients for a verdict; ``sides`` are those of an unpaired contrast, of which the smaller counts."""
     need = rules.confirmatory_patients
-    return Rule(
-        "patients",
-        n,
-        need,
-        n >= need,
-        "LOW_N",
-        f"{n} usable patients; a verdict needs {need} (with {n}, no two-sided p is below {smallest_p(n):.3g})"
-        if n
-        else f"no usable patient; a verdict needs {need}",
-    )
+    if sides is not None:
+        words = f"{sides[0]} and {sides[1]} usable patients on the two sides; a verdict needs {need} on each"
+    elif n:
+        words = f"{n} usable patients; a verdict needs {need} (with {n}, no two-sided p is below {smallest_p(n):.3g})"
+    else:
+        words = f"no usable patient; a verdict needs {need}"
+    return Rule("patients", n, need, n >= need, "LOW_N", words)
+
+
+def attainable_rule(p: float, rules: Rules) -> list[Rule]:
+    """The exact test must be able to reach the level at all, after adjustment within the family.
+
+    With ``n`` patients no p is below ``2 / 2^n``; each further claim of the family asks for a smaller one. ``p`` is the
+    adjusted p the claim would have were its patients unanimous; NaN where the test has no such bound.
+    """
+    if not math.isfinite(p):
+        return []
+    words = f"were the patients unanimous, the p value adjusted within the family would be {p:.3g}"
+    return [Rule("attainable p", p, rules.alpha, p < rules.alpha, "LOW_N", words, "support")]
 
 
 def present(absent: tuple[str, ...]) -> list[Rule]:
@@ -195,7 +204,7 @@ def data_rules(found: Paired, rules: Rules) -> list[Rule]:
         ),
         *present(found.compartments_absent),
         identity_rule(found.doubts),
-        enough_patients(n, rules),
+        enough_patients(n, rules, sides=found.n_sides),
         Rule(
             "compartment estimable",
             len(found.aliasing.factors),
@@ -359,7 +368,9 @@ def result_rules(found: Paired, rules: Rules, wanted: str) -> list[Rule]:
     return checks
 
 
-def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str]) -> Judged:
+def judge_paired(
+    found: Paired, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str], p_attainable: float = NAN
+) -> Judged:
     """Apply the plan to a paired contrast.
 
     Parameters
@@ -372,6 +383,8 @@ def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mappi
         Its p value after adjustment within its family.
     gates
         Verdict of each gate; all must be SUPPORTED.
+    p_attainable
+        See :func:`attainable_rule`.
     """
     claim, fit = found.claim, found.fit
     wanted = candidate(
@@ -394,7 +407,7 @@ def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mappi
         ),
     )
     checks = data_rules(found, rules)
-    checks += gate_rules(gates)
+    checks += [*gate_rules(gates), *attainable_rule(p_attainable, rules)]
     checks += result_rules(found, rules, wanted)
     decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
     row = claim_row(

@@ -23,6 +23,7 @@ from dtcflow.evidence.claims import (
     NAN,
     SD_UNIT,
     Judged,
+    attainable_rule,
     claim_row,
     contrast_detail,
     data_rules,
@@ -374,7 +375,9 @@ def _purge_rules(found: Composite) -> list[Rule]:
     return checks
 
 
-def judge_composite(found: Composite, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str]) -> Judged:
+def judge_composite(
+    found: Composite, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str], p_attainable: float = NAN
+) -> Judged:
     """Apply the plan to a composite claim.
 
     SUPPORTED: the adjusted p (of the larger of both) is below alpha; the score endpoint meets the rules of a paired
@@ -413,7 +416,7 @@ def judge_composite(found: Composite, rules: Rules, *, p_adjusted: float, gates:
     # one refuted endpoint refutes the claim, whatever the other one's data are like
     blocks = "support" if against else "verdict"
     own = "NOT_SUPPORTED" if against else "SUPPORTED" if wanted == "SUPPORTED" else "INCONCLUSIVE"
-    checks = [*data_rules(contrast, rules), *gate_rules(gates)]
+    checks = [*data_rules(contrast, rules), *gate_rules(gates), *attainable_rule(p_attainable, rules)]
     checks += [*result_rules(contrast, rules, own), *_purge_rules(found), *_cycling_rules(found, rules, wanted, blocks)]
     decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
     row = claim_row(

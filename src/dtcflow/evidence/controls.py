@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtcflow.evidence.contrasts import Differences, Floats, Layout, average, differences, group_values, stream
-from dtcflow.evidence.inference import random_effects, sign_flip_p, sign_patterns
+from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip_p, sign_patterns
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.power import smallest_p
 from dtcflow.evidence.robustness import combine
@@ -67,24 +67,27 @@ def negative_controls(claim: Claim, scored: Scored, values: Differences) -> list
     rows = []
     for name in claim.negative_controls:
         column = scored.column(name)
-        fit = combine(values, column) if column is not None else random_effects([], [])
-        known = math.isfinite(fit.ci_low)
-        ok = known and not contaminated(fit.ci_low, fit.ci_high, sign=claim.sign, sesoi=claim.sesoi)
         rows.append(
-            _row(
-                claim,
-                "negative_signature",
-                f"negative control {name}",
-                f"interval includes 0 or lies below {claim.sesoi:g}",
-                ok,
-                signature=name,
-                n_patients=fit.n,
-                estimate=fit.estimate,
-                ci_low=fit.ci_low,
-                ci_high=fit.ci_high,
-            )
+            negative_control(claim, name, combine(values, column) if column is not None else random_effects([], []))
         )
     return rows
+
+
+def negative_control(claim: Claim, name: str, fit: MetaAnalysis) -> dict[str, Any]:
+    """Row of one negative-control signature."""
+    known = math.isfinite(fit.ci_low)
+    return _row(
+        claim,
+        "negative_signature",
+        f"negative control {name}",
+        f"interval includes 0 or lies below {claim.sesoi:g}",
+        known and not contaminated(fit.ci_low, fit.ci_high, sign=claim.sign, sesoi=claim.sesoi),
+        signature=name,
+        n_patients=fit.n,
+        estimate=fit.estimate,
+        ci_low=fit.ci_low,
+        ci_high=fit.ci_high,
+    )
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decisi
     """
     broken = [rule for rule in rules if not rule.holds]
     hard = [rule.code for rule in broken if rule.blocks == "verdict"]
+    broken_codes = {rule.code for rule in broken}
     soft = [rule.code for rule in broken if rule.blocks == "support"]
     if wanted == "SUPPORTED" and not broken:
         return Decision("SUPPORTED", ())
@@ -96,7 +97,7 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decisi
     if wanted == "SUPPORTED":
         codes += soft
     elif wanted == "INCONCLUSIVE":
-        codes += [*soft, "NO_EFFECT_SHOWN"] if tested and "LOW_N" not in hard else soft
+        codes += [*soft, "NO_EFFECT_SHOWN"] if tested and "LOW_N" not in broken_codes else soft
     return Decision("INCONCLUSIVE", order_codes(codes))
 
 

@@ -166,7 +166,7 @@ def patient_rows(
     return frame.astype(whole).assign(analysis=analysis)
 
 
-def _samples(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+def samples_of(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """One row per sample, side and factor levels that enters the contrast."""
     there = [name for name in FACTORS if name in cells]
     rows = layout.table["row"].to_numpy(dtype=np.int64)
@@ -263,7 +263,7 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     found = replace(
         start,
         patients=_signature_rows(claim, layout, scored, values),
-        aliasing=find_aliasing(_samples(cells, layout)),
+        aliasing=find_aliasing(samples_of(cells, layout)),
         sensitivity=table,
         coverage=scored.coverage,
         median_genes=_median_genes(claim, layout, scored),

@@ -11,13 +11,15 @@ from typing import Any, Final
 
 import pandas as pd
 
-from dtcflow.evidence.claims import Judged, judge_identity, judge_paired
-from dtcflow.evidence.composite import evaluate_composite, judge_composite
+from dtcflow.evidence.claims import Judged, adjust_families, judge_identity, judge_paired
+from dtcflow.evidence.composite import evaluate_composite, joint_p, judge_composite
 from dtcflow.evidence.contrasts import tumour_patients
 from dtcflow.evidence.identity import identity_share
 from dtcflow.evidence.paired import Cohort, Paired, doubts_among, evaluate_paired
-from dtcflow.evidence.plan import Claim, Rules
+from dtcflow.evidence.plan import Claim, Plan, Rules
+from dtcflow.evidence.power import smallest_p
 from dtcflow.evidence.specificity import evaluate_specificity, judge_specificity
+from dtcflow.evidence.unpaired import evaluate_unpaired
 
 NAN: Final = float("nan")
 
@@ -50,13 +52,14 @@ class Evaluated:
     """A computed claim: the result of its kind, and what every kind has.
 
     ``patients`` holds rows of ``patients.tsv`` with the column ``analysis``; ``p_value`` is NaN for a claim that takes
-    no part in its family. The other tables are empty where a kind does not have them.
+    no part in its family; ``smallest_p`` is the smallest p its test could give with these patients. The other tables are empty where a kind does not have them.
     """
 
     claim: Claim
     result: Any
     patients: pd.DataFrame
     p_value: float = NAN
+    smallest_p: float = NAN
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     controls: pd.DataFrame = field(default_factory=pd.DataFrame)
     null: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -69,6 +72,12 @@ class Bench:
     rules: Rules
     p_adjusted: float
     gates: Mapping[str, str]
+    p_attainable: float = NAN
+    """Adjusted p the claim would have were its patients unanimous."""
+
+    def options(self) -> dict[str, Any]:
+        """Keywords of a judge of a test."""
+        return {"p_adjusted": self.p_adjusted, "gates": self.gates, "p_attainable": self.p_attainable}
 
 
 @dataclass(frozen=True)
@@ -105,36 +114,44 @@ def _of_contrast(claim: Claim, found: Paired) -> Evaluated:
             "estimate": found.null,
         }
     )
-    return Evaluated(claim, found, found.patients, found.p_value, found.sensitivity, found.controls, null)
+    least = smallest_p(found.fit.n) if claim.design == "paired" else NAN
+    return Evaluated(claim, found, found.patients, found.p_value, least, found.sensitivity, found.controls, null)
+
+
+DESIGNS: Final = {"paired": evaluate_paired, "unpaired": evaluate_unpaired}
 
 
 def _contrast(context: Context, claim: Claim) -> Evaluated:
-    found = evaluate_paired(context.cohort, claim, context.rules, settings=context.settings, seed=context.seed)
+    evaluate = DESIGNS[claim.design]
+    found = evaluate(context.cohort, claim, context.rules, settings=context.settings, seed=context.seed)
     return _of_contrast(claim, found)
 
 
 def _judge_contrast(one: Evaluated, bench: Bench) -> Judged:
-    return judge_paired(one.result, bench.rules, p_adjusted=bench.p_adjusted, gates=bench.gates)
+    return judge_paired(one.result, bench.rules, **bench.options())
 
 
 def _composite(context: Context, claim: Claim) -> Evaluated:
     found = evaluate_composite(context.cohort, claim, context.rules, settings=context.settings, seed=context.seed)
-    return replace(_of_contrast(claim, found.contrast), result=found, patients=found.patients, p_value=found.p_value)
+    least = joint_p([smallest_p(found.contrast.fit.n), smallest_p(found.fit.n)])
+    start = _of_contrast(claim, found.contrast)
+    return replace(start, result=found, patients=found.patients, p_value=found.p_value, smallest_p=least)
 
 
 def _judge_composite(one: Evaluated, bench: Bench) -> Judged:
-    return judge_composite(one.result, bench.rules, p_adjusted=bench.p_adjusted, gates=bench.gates)
+    return judge_composite(one.result, bench.rules, **bench.options())
 
 
 def _specificity(context: Context, claim: Claim) -> Evaluated:
     families = {name: one.family for name, one in context.cohort.panel.items()}
     contrast = context.known[claim.of].result
     found = evaluate_specificity(contrast, claim, context.rules, families=families, seed=context.seed)
-    return Evaluated(claim, found, found.patients, found.p_value)
+    least = joint_p([smallest_p(one.fit.n) for one in found.components])
+    return Evaluated(claim, found, found.patients, found.p_value, least)
 
 
 def _judge_specificity(one: Evaluated, bench: Bench) -> Judged:
-    return judge_specificity(one.result, bench.rules, p_adjusted=bench.p_adjusted, gates=bench.gates)
+    return judge_specificity(one.result, bench.rules, **bench.options())
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -157,16 +174,23 @@ def evaluate_claims(context: Context, claims: tuple[Claim, ...]) -> dict[str, Ev
     return {claim.id: known[claim.id] for claim in asked}
 
 
-def judge_claims(
-    found: Mapping[str, Evaluated], rules: Rules, *, adjusted: Mapping[str, float], gates: tuple[str, ...]
-) -> dict[str, Judged]:
-    """Apply the plan to every computed claim, gates first; a gate that was not computed has not been passed."""
+def judge_claims(plan: Plan, found: Mapping[str, Evaluated]) -> tuple[dict[str, Judged], dict[str, float]]:
+    """Apply the plan to every computed claim, gates first; a gate that was not computed has not been passed.
+
+    Returns
+    -------
+    tuple
+        The judged claims by id, and the adjusted p values of those that have one.
+    """
+    p_values = {name: one.p_value for name, one in found.items()}
+    adjusted = adjust_families(plan, p_values)
     judged: dict[str, Judged] = {}
-    for name in (name for name in gates if name in found):
-        judged[name] = KINDS[found[name].claim.test].judge(found[name], Bench(rules, adjusted.get(name, NAN), {}))
-    verdicts = {name: judged[name].decision.verdict if name in judged else "INCONCLUSIVE" for name in gates}
+    for name in (name for name in plan.gates if name in found):
+        judged[name] = KINDS[found[name].claim.test].judge(found[name], Bench(plan.rules, NAN, {}))
+    verdicts = {name: judged[name].decision.verdict if name in judged else "INCONCLUSIVE" for name in plan.gates}
     for name, one in found.items():
         if name not in judged:
-            bench = Bench(rules, adjusted.get(name, NAN), verdicts)
+            unanimous = adjust_families(plan, p_values | {name: one.smallest_p}).get(name, NAN)
+            bench = Bench(plan.rules, adjusted.get(name, NAN), verdicts, unanimous if name in adjusted else NAN)
             judged[name] = KINDS[one.claim.test].judge(one, bench)
-    return judged
+    return judged, adjusted

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dtcflow import genes
 from dtcflow.contracts import COUNTS, TABLES, ContractError, check_counts
-from dtcflow.evidence.claims import adjust_families, claims_table, not_evaluated
+from dtcflow.evidence.claims import claims_table, not_evaluated
 from dtcflow.evidence.controls import CONTROL_COLUMNS
 from dtcflow.evidence.design import FACTORS
 from dtcflow.evidence.paired import DOUBT_COLUMNS, Cohort
@@ -206,8 +206,7 @@ def evaluate_plan(
     check_plan(plan, cohort.panel, cohort.markers)
     with threadpool_limits(limits=1):  # sums in another order round differently, and ties decide exact tests
         found = evaluate_claims(Context(cohort, plan.rules, used, seed, {}), plan.claims)
-    adjusted = adjust_families(plan, {name: one.p_value for name, one in found.items()})
-    by_id = judge_claims(found, plan.rules, adjusted=adjusted, gates=plan.gates)
+    by_id, adjusted = judge_claims(plan, found)
     judged = [by_id.get(claim.id) or not_evaluated(claim) for claim in plan.claims]
     for one in judged:
         _LOG.info("%s: %s %s", one.claim.id, one.decision.verdict, ";".join(one.decision.codes))

@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from dtcflow.evidence.claims import NAN, SD_UNIT, Judged, claim_row, data_rules, gate_rules
+from dtcflow.evidence.claims import NAN, SD_UNIT, Judged, attainable_rule, claim_row, data_rules, gate_rules
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
 from dtcflow.evidence.decide import Rule, candidate, decide, overturned_by, refutes, supports
@@ -262,7 +262,9 @@ def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule
     return checks
 
 
-def judge_specificity(found: Specificity, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str]) -> Judged:
+def judge_specificity(
+    found: Specificity, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str], p_attainable: float = NAN
+) -> Judged:
     """Apply the plan to a specificity claim.
 
     SUPPORTED: the largest p over components, adjusted within the family, is below alpha; every component holds (see
@@ -279,7 +281,7 @@ def judge_specificity(found: Specificity, rules: Rules, *, p_adjusted: float, ga
         supports=all(one.holds(sign, p=p_adjusted, alpha=rules.alpha) for one in found.components),
         refutes=bool(refuted),
     )
-    checks = [*data_rules(contrast, rules), *gate_rules(gates)]
+    checks = [*data_rules(contrast, rules), *gate_rules(gates), *attainable_rule(p_attainable, rules)]
     if fit.n >= rules.estimate_patients:
         half = (fit.ci90_high - fit.ci90_low) / 2
         beyond = bool((fit.ci_low if sign > 0 else -fit.ci_high) > claim.sesoi)
