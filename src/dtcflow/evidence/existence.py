@@ -30,7 +30,6 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dtcflow.evidence.contrasts import Floats, Layout
@@ -42,9 +41,10 @@ from dtcflow.evidence.within import (
     annihilator,
     leave_one_out,
     meta,
+    part_scores,
     prepare,
-    reference_residual,
     scorable,
+    signature_genes,
     weighted_null,
 )
 from dtcflow.scores.calibrated import MatchedSets, draw_matched_sets
@@ -59,8 +59,12 @@ TAIL: Final = 1 / 3
 WINSOR: Final = 4.0
 """Residuals are cut here, in standard deviations between reference cells: one odd droplet must not make a subset."""
 MIN_FREEDOM: Final = 3
+SESOI: Final = 0.25
+"""Smallest coherence of interest. A share f of cells, at most one half, that lies d above the others moves the mean of
+the patient by f d and has a coherence of f (1 - f) d^2 = (f d)^2 (1 - f) / f, which is at least (f d)^2. The smallest
+shift of the mean that P2 counts is 0.5 standard deviations, so that no subset that could bring it about has a coherence
+below 0.25: half of the cells one standard deviation above the others, a tenth of them 1.7."""
 CONTROL_NULL: Final = 100
-_BLOCK: Final = 256
 EXISTENCE_COLUMNS: Final = (*PATIENT_COLUMNS, "tail_a", "tail_b", "tail", "tail_variance")
 CONTROL_COLUMNS: Final = ("signature", "n_patients", "estimate", "ci_low", "ci_high", "p_value", "ok")
 
@@ -158,69 +162,24 @@ def split_genes(names: Sequence[str], level: Floats, *, split: int) -> NDArray[n
     return first
 
 
-def _half_weights(matched: MatchedSets, name: str, statistics: pd.DataFrame, splits: int) -> sp.csr_matrix:
-    """Weights of the halves, rows ordered by split, half and set (the signature, then its random sets).
+def half_scores(prepared: Prepared, matched: MatchedSets, name: str, *, splits: int) -> Floats:
+    """Calibrated z of both halves of a signature and of its random sets, freed from the covariates.
 
-    Random set r has, at place j, the gene that stands in for the signature's gene j: it is split where the signature
-    is, and its halves share no gene.
+    Returns
+    -------
+    Cells x splits x 2 x (1 + random sets): the signature first. Halves of a random set share no gene.
     """
-    block = matched.block(name)
-    genes = block.indices.reshape(matched.width, -1)
-    weight = block.data[: genes.shape[1]].astype(np.float64)
-    symbols = [str(symbol) for symbol in matched.genes[genes[0]]]
-    level = statistics["mean"].to_numpy()[genes[0]]
-    indices: list[NDArray[np.int64]] = []
-    data: list[Floats] = []
-    pointer = [0]
+    symbols, weight, level = signature_genes(prepared, matched, name)
+    parts = []
     for split in range(splits):
         # genes that raise and genes that lower the score are halved separately
         first = np.zeros(len(symbols), dtype=bool)
         for side in (weight > 0, weight < 0):
             places = np.flatnonzero(side)
             first[places] = split_genes([symbols[j] for j in places], level[places], split=split)
-        for half in (first, ~first):
-            own = np.where(half, weight, 0.0)
-            for side in (own > 0, own < 0):
-                if side.any():
-                    own[side] /= np.abs(own[side]).sum()
-            places = np.flatnonzero(half)
-            for row in genes:
-                indices.append(np.asarray(row[places], dtype=np.int64))
-                data.append(own[places])
-                pointer.append(pointer[-1] + places.size)
-    return sp.csr_matrix(
-        (np.concatenate(data).astype(np.float32), np.concatenate(indices), np.array(pointer)),
-        shape=(len(pointer) - 1, len(matched.genes)),
-    )
-
-
-def half_scores(prepared: Prepared, matched: MatchedSets, name: str, *, splits: int) -> Floats:
-    """Calibrated z of both halves of a signature and of its random sets, freed from the covariates.
-
-    Returns
-    -------
-    Cells x splits x 2 x (1 + random sets), float64: the signature first, each random set standardised against the
-    others.
-    """
-    weights = _half_weights(matched, name, prepared.statistics, splits)
-    n_cells, width = prepared.lognorm.shape[0], matched.width
-    raw = np.empty((n_cells, weights.shape[0]))
-    for start in range(0, n_cells, _BLOCK):
-        dense = np.ascontiguousarray(prepared.lognorm[start : start + _BLOCK].toarray().T, dtype=np.float32)
-        raw[start : start + _BLOCK] = (weights @ dense).T
-    z = raw.reshape(n_cells, splits, 2, width)
-    n = width - 1
-    mean = z[..., 1:].mean(axis=-1, keepdims=True)
-    z -= mean
-    squares = (z[..., 1:] ** 2).sum(axis=-1, keepdims=True)
-    # leaving one of n out moves the mean by d/(n-1) and takes d^2 n/(n-1) from the sum of squares
-    rest = squares - z[..., 1:] ** 2 * (n / (n - 1))
-    z[..., 1:] *= n / (n - 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z[..., :1] /= np.sqrt(squares / (n - 1))
-        z[..., 1:] /= np.sqrt(np.maximum(rest, 0.0) / max(n - 2, 1))
-    z = np.where(np.isfinite(z), z, 0.0)  # a cell without counts lies at its null
-    return reference_residual(prepared, z.reshape(n_cells, -1)).reshape(z.shape)
+        parts += [first, ~first]
+    z = part_scores(prepared, matched, name, parts)
+    return z.reshape(len(z), splits, 2, -1)
 
 
 def reference_scale(prepared: Prepared, z: Floats) -> Floats:
@@ -348,7 +307,7 @@ def evaluate_existence(
     signature: str,
     negative_controls: Sequence[str] = (),
     covariates: Sequence[str] = (),
-    sesoi: float = 0.2,
+    sesoi: float = SESOI,
     group: str = "DTC",
     reference: str = "PT",
     cells: int = 5,
