@@ -5,8 +5,9 @@ model, in which a patient's own rate varies, so that patients without a tumour c
 out. The mean rate comes with a profile-likelihood interval; its limit is taken from the t distribution (the square of
 its quantile instead of the chi-square's), as patients are few.
 
-A rate needs a denominator. Marrow that was enriched or depleted before sequencing has none, unless the sample sheet says
-how many nucleated cells were screened. Cells lost on the way (and tumour cells not called) make the rate a lower bound.
+A rate needs a denominator. Marrow that was enriched or depleted before sequencing has none, unless the sample sheet
+says how many nucleated cells were screened. Cells lost on the way (and tumour cells not called) make the rate a lower
+bound.
 """
 
 from __future__ import annotations
@@ -37,14 +38,16 @@ SESOI: Final = 1e-3
 project starts from (DESIGN, first property). A weaker limit would call common what nobody called rare."""
 RANGE: Final = (1e-6, 1e-3)
 RARITY_COLUMNS: Final = (*PATIENT_COLUMNS, "rate_per_million", "rate_low", "rate_high", "denominator")
-_RHO: Final = (1e-8, 0.5)
-"""Smallest and largest correlation between cells of a patient that is looked at."""
+SHAPES: Final = (0.1, 1e4)
+"""Range of the shape of the distribution of rates over patients. Its coefficient of variation is ``1 / sqrt(shape)``: at
+most 3.2. Without a bound, no number of patients without a tumour cell could say anything: all tumour cells might be in
+one patient of a hundred."""
 _CONTINUITY: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Rarity:
-    """C1, computed; the defaults stand for "nothing to compute". Rates are shares; times 10^6 for the unit of the claim.
+    """C1, computed; the defaults stand for "nothing to compute". Rates are shares; times 10^6 is the claim's unit.
 
     Attributes
     ----------
@@ -54,8 +57,8 @@ class Rarity:
         ``rate_per_million`` with its Jeffreys interval, and ``denominator`` (``screened``, ``captured`` or empty).
     rate, low, high, low90, high90
         Mean rate over patients and its 95 % and 90 % limits.
-    rho
-        Correlation between cells of one patient: how much patients differ.
+    shape
+        Of the beta distribution of rates over patients; their coefficient of variation is ``1 / sqrt(shape)``.
     fit, test
         Mean log rate over patients (zeros with half a cell added) and the sign-flip test against the threshold.
     n_called
@@ -72,7 +75,7 @@ class Rarity:
     high: float = NAN
     low90: float = NAN
     high90: float = NAN
-    rho: float = NAN
+    shape: float = NAN
     fit: MetaAnalysis = BLANK
     test: SignFlip = NO_TEST
     n_called: int = 0
@@ -96,16 +99,16 @@ def jeffreys(k: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def log_likelihood(mean: float, rho: float, k: Floats, n: Floats) -> float:
-    """Beta-binomial log-likelihood of ``k`` of ``n`` with mean rate ``mean`` and correlation ``rho`` within a patient."""
-    a, b = mean * (1 / rho - 1), (1 - mean) * (1 / rho - 1)
+def log_likelihood(mean: float, shape: float, k: Floats, n: Floats) -> float:
+    """Log-likelihood of ``k`` of ``n`` when rates are Beta(shape, shape (1 - mean) / mean) over patients."""
+    a, b = shape, shape * (1 - mean) / mean
     choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
     return float((choose + betaln(k + a, n - k + b) - betaln(a, b)).sum())
 
 
 def _profile(mean: float, k: Floats, n: Floats) -> tuple[float, float]:
-    """Largest log-likelihood at this mean rate, and the rho that reaches it."""
-    low, high = (math.log(rho) for rho in _RHO)
+    """Largest log-likelihood at this mean rate, and the shape that reaches it."""
+    low, high = (math.log(shape) for shape in SHAPES)
     grid = np.linspace(low, high, 25)
     at = int(np.argmax([log_likelihood(mean, math.exp(x), k, n) for x in grid]))
     bounds = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
@@ -125,7 +128,7 @@ def beta_binomial(k: Floats, n: Floats) -> dict[str, float]:
 
     Returns
     -------
-    ``rate``, ``rho``, ``low``, ``high`` (95 %), ``low90``, ``high90`` (90 %). Without any tumour cell the rate and the
+    ``rate``, ``shape``, ``low``, ``high`` (95 %), ``low90``, ``high90`` (90 %). Without any tumour cell the rate and the
     lower limits are 0.
     """
     k, n = np.asarray(k, dtype=float), np.asarray(n, dtype=float)
@@ -137,7 +140,7 @@ def beta_binomial(k: Floats, n: Floats) -> dict[str, float]:
 
     if k.sum() == 0:
         best, at = 0.0, floor
-        rate, rho = 0.0, NAN
+        rate, shape = 0.0, NAN
     else:
         start = math.log(k.sum() / n.sum())
         grid = np.linspace(max(floor, start - 5), min(ceiling, start + 5), 41)
@@ -146,7 +149,7 @@ def beta_binomial(k: Floats, n: Floats) -> dict[str, float]:
             down, bounds=(grid[max(near - 1, 0)], grid[min(near + 1, 40)]), method="bounded", options={"xatol": 1e-6}
         )
         best, at = -float(found.fun), float(found.x)
-        rate, rho = math.exp(at), _profile(math.exp(at), k, n)[1]
+        rate, shape = math.exp(at), _profile(math.exp(at), k, n)[1]
 
     def limit(drop: float, end: float) -> float:
         def gap(x: float) -> float:
@@ -154,7 +157,7 @@ def beta_binomial(k: Floats, n: Floats) -> dict[str, float]:
 
         return math.exp(float(optimize.brentq(gap, at, end, xtol=1e-6))) if gap(end) > 0 else math.exp(end)
 
-    out = {"rate": rate, "rho": rho}
+    out = {"rate": rate, "shape": shape}
     for name, alpha in (("", 0.05), ("90", 0.10)):
         drop = float(stats.t.isf(alpha / 2, len(k) - 1)) ** 2 / 2
         out[f"high{name}"] = limit(drop, ceiling)
@@ -276,7 +279,7 @@ def evaluate_rarity(
         high=found["high"],
         low90=found["low90"],
         high90=found["high90"],
-        rho=found["rho"],
+        shape=found["shape"],
         fit=meta(difference, used["variance"].to_numpy(dtype=float)),
         test=sign_flip(difference, seed=seed),
         n_called=called,
