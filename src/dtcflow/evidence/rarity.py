@@ -39,8 +39,8 @@ project starts from (DESIGN, first property). A weaker limit would call common w
 RANGE: Final = (1e-6, 1e-3)
 RARITY_COLUMNS: Final = (*PATIENT_COLUMNS, "rate_per_million", "rate_low", "rate_high", "denominator")
 SHAPES: Final = (0.1, 1e4)
-"""Range of the shape of the distribution of rates over patients. Its coefficient of variation is ``1 / sqrt(shape)``: at
-most 3.2. Without a bound, no number of patients without a tumour cell could say anything: all tumour cells might be in
+"""Range of the shape of the distribution of rates over patients. Its coefficient of variation, ``1 / sqrt(shape)``,
+is at most 3.2. Without a bound, no number of patients without a tumour cell could say anything: all might be in
 one patient of a hundred."""
 _CONTINUITY: Final = 0.5
 
@@ -128,8 +128,8 @@ def beta_binomial(k: Floats, n: Floats) -> dict[str, float]:
 
     Returns
     -------
-    ``rate``, ``shape``, ``low``, ``high`` (95 %), ``low90``, ``high90`` (90 %). Without any tumour cell the rate and the
-    lower limits are 0.
+    ``rate``, ``shape``, ``low``, ``high`` (95 %), ``low90``, ``high90`` (90 %). Without any tumour cell the rate and
+    the lower limits are 0.
     """
     k, n = np.asarray(k, dtype=float), np.asarray(n, dtype=float)
     floor = math.log(1e-3 / n.sum())
