@@ -33,12 +33,13 @@ import pandas as pd
 from dtcflow.evidence.claims import NAN, SD_UNIT, Judged, attainable_rule, claim_row, data_rules, gate_rules
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
-from dtcflow.evidence.decide import Rule, candidate, decide, overturned_by, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, Paired, patient_rows
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.plan_checks import ONLY
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
+from dtcflow.evidence.within import leave_one_out
 
 HAEMATOPOIETIC: Final = "haematopoietic"
 """Family of control signatures whose rise means contamination."""
@@ -248,11 +249,9 @@ def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule
         known = np.isfinite(one.difference)
         names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
         asked = "NOT_SUPPORTED" if wanted == "NOT_SUPPORTED" and one.refuted(sign) else "INCONCLUSIVE"
-        broken = overturned_by(
+        broken = overturned(
             "SUPPORTED" if wanted == "SUPPORTED" else asked,
-            one.difference[known],
-            one.variance[known],
-            names,
+            leave_one_out(names, one.difference[known], one.variance[known]),
             sign=sign,
             sesoi=one.minimum,
         )
