@@ -150,7 +150,7 @@ def _correlations(prepared: Prepared, z: Floats) -> _Correlations:
     sample = prepared.layout.table["sample"].to_numpy(dtype=object)
     names, ranks, value, variance = [], [], [], []
     for name, rows in prepared.blocks().items():
-        project, freedom = annihilator(sample[rows], prepared.log_counts[rows])
+        project, freedom = annihilator(sample[rows], prepared.nuisance[rows])
         # n - 1 degrees of freedom give 1 / (n - 3): every further column taken out costs one
         if freedom < 5:
             continue
@@ -219,6 +219,7 @@ def evaluate_duality(
         max_cells=max_cells,
         max_reference=max_reference,
         covariates=covariates,
+        exclude=[*cohort.panel[stemness].genes, *cohort.panel[dormancy].genes],
         n_null=random_sets,
         minimum_coverage=coverage,
         seed=seed,
