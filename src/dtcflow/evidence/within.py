@@ -22,11 +22,10 @@ from dtcflow.evidence.inference import MetaAnalysis, random_effects
 from dtcflow.evidence.paired import Cohort
 from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS
 from dtcflow.evidence.scoring import balanced_statistics
-from dtcflow.scores.calibrated import OK, MatchedSets, apply_sets, draw_matched_sets, log_normalise
+from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
 
 MIN_REFERENCE: Final = 30
 """Reference cells of the whole cohort below which no slope and no unit is taken from them."""
-_BLOCK: Final = 256
 MARROW_AXIS: Final = "marrow_axis"
 MARROW_CELLS: Final = 30
 """Normal marrow cells of one patient that the marrow's profile is taken from."""
@@ -366,79 +365,6 @@ def reference_residual(prepared: Prepared, z: Floats) -> Floats:
         return z
     slopes = np.linalg.lstsq(base_x[:, varying] / spread[varying], base_z, rcond=1e-8)[0]
     return np.asarray(z - (x[:, varying] / spread[varying]) @ slopes, dtype=float)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parts of a signature
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def signature_genes(prepared: Prepared, matched: MatchedSets, name: str) -> tuple[list[str], Floats, Floats]:
-    """Symbol, signed weight and mean expression of each gene of a signature, in the order of its columns."""
-    own = matched.block(name)[0]
-    symbols = [str(symbol) for symbol in matched.genes[own.indices]]
-    return symbols, own.data.astype(np.float64), prepared.statistics["mean"].to_numpy()[own.indices]
-
-
-def _part_weights(matched: MatchedSets, name: str, parts: Sequence[NDArray[np.bool_]]) -> sp.csr_matrix:
-    """Weights, rows ordered by part and set (the signature, then its random sets).
-
-    Random set r has, at place j, the gene that stands in for the signature's gene j: it is divided where the signature
-    is, and since it has no gene twice its parts share none.
-    """
-    block = matched.block(name)
-    genes = block.indices.reshape(matched.width, -1)
-    weight = block.data[: genes.shape[1]].astype(np.float64)
-    indices: list[NDArray[np.int64]] = []
-    data: list[Floats] = []
-    for part in parts:
-        own = np.where(part, weight, 0.0)
-        for side in (own > 0, own < 0):
-            if side.any():
-                own[side] /= np.abs(own[side]).sum()
-        places = np.flatnonzero(part)
-        indices += [np.asarray(row[places], dtype=np.int64) for row in genes]
-        data += [own[places]] * matched.width
-    pointer = np.concatenate([[0], np.cumsum([one.size for one in indices])])
-    return sp.csr_matrix(
-        (np.concatenate(data).astype(np.float32), np.concatenate(indices), pointer),
-        shape=(len(indices), len(matched.genes)),
-    )
-
-
-def part_scores(prepared: Prepared, matched: MatchedSets, name: str, parts: Sequence[NDArray[np.bool_]]) -> Floats:
-    """Calibrated z of parts of a signature and of its random sets, freed from the covariates.
-
-    Parameters
-    ----------
-    prepared
-        The cells.
-    matched
-        The signature with its random sets.
-    parts
-        One mask over the signature's genes (:func:`signature_genes`) per part.
-
-    Returns
-    -------
-    Cells x parts x (1 + random sets), float64: the signature first, each random set standardised against the others.
-    """
-    weights = _part_weights(matched, name, parts)
-    n_cells, n = prepared.lognorm.shape[0], matched.n_null
-    raw = np.empty((n_cells, weights.shape[0]))
-    for start in range(0, n_cells, _BLOCK):
-        dense = np.ascontiguousarray(prepared.lognorm[start : start + _BLOCK].toarray().T, dtype=np.float32)
-        raw[start : start + _BLOCK] = (weights @ dense).T
-    z = raw.reshape(n_cells, len(parts), n + 1)
-    z -= z[..., 1:].mean(axis=-1, keepdims=True)
-    squares = (z[..., 1:] ** 2).sum(axis=-1, keepdims=True)
-    # leaving one of n out moves the mean by d/(n-1) and takes d^2 n/(n-1) from the sum of squares
-    rest = squares - z[..., 1:] ** 2 * (n / (n - 1))
-    z[..., 1:] *= n / (n - 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z[..., :1] /= np.sqrt(squares / (n - 1))
-        z[..., 1:] /= np.sqrt(np.maximum(rest, 0.0) / max(n - 2, 1))
-    z = np.where(np.isfinite(z), z, 0.0)  # a cell without counts lies at its null
-    return reference_residual(prepared, z.reshape(n_cells, -1)).reshape(z.shape)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
