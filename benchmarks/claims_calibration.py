@@ -37,7 +37,7 @@ STEMNESS = "LIM_MAMMARY_STEM_CELL_UP_NOPROLIF"
 DORMANCY = "WIECEK_G0_ARREST_NOPROLIF"
 CONTROLS = ("EPPERT_HSC_R", "JAATINEN_HEMATOPOIETIC_STEM_CELL_UP")
 COVARIATES = ("TIROSH_S_PHASE", "TIROSH_G2M_PHASE", "GAVISH_MP5_STRESS", "log_genes", "log_counts")
-UNIVERSES, N_GENES, RANDOM_SETS = 20, 6000, 100
+UNIVERSES, N_GENES, RANDOM_SETS, NORMAL = 20, 6000, 100, 20
 COLUMNS = (
     "claim",
     "kind",
@@ -106,6 +106,11 @@ def _draw(
     return sp.csr_matrix(rng.poisson(mixed * library[:, None]).astype(np.float32))
 
 
+def _plain(rng, soup: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
+    """Library sizes, soup and ambient shares of normal marrow cells."""
+    return 2800 * np.exp(rng.normal(0, 0.45, NORMAL)), soup, rng.beta(1.6, 38.4, NORMAL), rng
+
+
 def simulate(cells: Cells, seed: int) -> Cohort:
     """Malignant cells of marrow and primary, as the caller would hand them over."""
     rng = np.random.default_rng([20260, seed])
@@ -113,13 +118,18 @@ def simulate(cells: Cells, seed: int) -> Cohort:
     n = len(u.genes)
     stress = np.isin(u.genes.index, list(panel()["GAVISH_MP5_STRESS"].up)).astype(np.float32)
     in_programme = (u.programme != 0).astype(np.float32)
-    soup = sum(u.profiles[state] for state in ("T_NK", "monocyte", "erythroid")) / 3
+    normal = np.array([u.profiles[state] for state in ("T_NK", "monocyte", "erythroid")], dtype=np.float32)
+    soup = normal.mean(axis=0)
     blocks, rows = [], []
     for p in range(cells.n_patients):
         own = np.exp(rng.normal(0, 0.12, n))
         tumour = u.profiles[CARCINOMA] * own * np.exp(rng.normal(0, 0.4, n))
         niche = np.exp(rng.normal(0, 0.1, n))
         arms = rng.choice(list(ARM_WEIGHTS), size=max(cells.subclones, 1), replace=False)
+        blocks.append(
+            _draw(u, normal[rng.integers(len(normal), size=NORMAL)] * own.astype(np.float32), *_plain(rng, soup))
+        )
+        rows += [(f"P{p}_marrow:n{i:03d}", f"P{p}_marrow", f"P{p}", "marrow", "normal") for i in range(NORMAL)]
         for where, size in (("marrow", cells.n_dtc), ("primary", cells.n_primary)):
             marrow = where == "marrow"
             profile = (
@@ -268,7 +278,7 @@ def genomes(setting: Genomes, seed: int) -> dict[str, ArmCells]:
         rows, truth, information = [], [], []
         for i in range(n_dtc):
             kept = [arm for arm in clones[0] if rng.random() < setting.keep]
-            truth.append(profile([*kept, *event_arms(len(clones[0]) - len(kept), clones[0])]) + wrong)
+            truth.append(profile([*kept, *event_arms(len(clones[0]) - len(kept), kept)]) + wrong)
             rows.append((f"P{p}_marrow:{i:03d}", f"P{p}_marrow", "DTC", ""))
             information.append(setting.dtc_information)
         for i in range(setting.n_primary):
