@@ -135,7 +135,12 @@ class Claim:
         return CONTRAST_WORDS.get(self.test, "{a} - {b}").format(a=self.a, b=self.b)
 
     def multiverse_signatures(self) -> list[tuple[str, str, str]]:
-        """Signature, purge and the panel's name for the two, for every voting specification."""
+        """Signature, purge and the panel's name for the two, for every voting specification.
+
+        A claim without ``sensitivity_signatures`` is repeated on its primary signature as it is.
+        """
+        if not self.sensitivity_signatures:
+            return [(self.primary_signature, "none", self.primary_signature)] if self.primary_signature else []
         return [
             (name, purge, name if purge == "none" else f"{name}_{purge}")
             for name in self.sensitivity_signatures
