@@ -9,6 +9,7 @@ from typing import Any, Final
 from dtcflow.evidence.claims import SD_UNIT, SHARE_UNIT, Judged
 from dtcflow.evidence.decide import Decision, order_codes
 from dtcflow.evidence.plan import Plan
+from dtcflow.evidence.power import smallest_p
 from dtcflow.evidence.subset_claims import CORRELATION_UNIT, SQUARED_UNIT
 
 CEILING: Final = (
@@ -130,6 +131,16 @@ def why(plan: Plan, judged: Mapping[str, Judged]) -> list[str]:
     return lines
 
 
+def _patients_for_a_verdict(plan: Plan, judged: Mapping[str, Judged]) -> int:
+    """Patients from which on every claim of the confirmatory family can reach the level, were they unanimous."""
+    family = [claim.id for claim in plan.claims if claim.family == "confirmatory" and claim.id in judged]
+    tests = sum(math.isfinite(judged[name].row["p_value"]) for name in family)
+    n = plan.rules.confirmatory_patients
+    while smallest_p(n) * max(tests, 1) >= plan.rules.alpha:
+        n += 1
+    return n
+
+
 def what_would_change_it(plan: Plan, judged: Mapping[str, Judged], decision: Decision) -> list[str]:
     """One line per code that has a remedy; for a decided hypothesis, what would overturn it."""
     if decision.verdict == "SUPPORTED":
@@ -139,11 +150,11 @@ def what_would_change_it(plan: Plan, judged: Mapping[str, Judged], decision: Dec
     needed = [
         one.row["patients_needed"]
         for one in judged.values()
-        if one.claim.id in plan.necessary and one.row["patients_needed"]
+        if one.claim.id in plan.necessary and one.row["patients_needed"] and one.decision.verdict == "INCONCLUSIVE"
     ]
     words = {
         "not_evaluated": _listed(_not_evaluated(plan, judged)),
-        "patients": plan.rules.confirmatory_patients,
+        "patients": _patients_for_a_verdict(plan, judged),
         "cells_a": plan.rules.cells_a,
         "cells_b": plan.rules.cells_b,
         "needed": f" (about {max(needed)} to find the smallest effect of interest with 80 % power)" if needed else "",

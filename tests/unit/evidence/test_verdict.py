@@ -101,3 +101,15 @@ def test_claims_table_without_any_number(plan):
     assert table["patients_needed"].isna().all()
     document = verdict_document(plan, list(judged(plan).values()), settings={}, seed=0, adjusted={})
     assert document["verdict"] == "INCONCLUSIVE"
+
+
+def test_patients_for_a_verdict_grow_with_the_family(plan):
+    """Six unanimous patients reach .031, which one test may have and four may not: these need eight."""
+    alone = judged(plan, P2="LOW_N")
+    alone["P2"].row["p_value"] = 0.03
+    lines = what_would_change_it(plan, alone, hypothesis_decision(plan, alone))
+    assert any("a verdict needs 6" in line for line in lines)
+    for name in ("P3", "C3", "C4"):
+        alone[name].row["p_value"] = 0.03
+    lines = what_would_change_it(plan, alone, hypothesis_decision(plan, alone))
+    assert any("a verdict needs 8" in line for line in lines)
