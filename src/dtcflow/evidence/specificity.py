@@ -226,7 +226,8 @@ def _rows(contrast: Paired, claim: Claim, components: tuple[Component, ...]) -> 
 
 
 def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule]:
-    sign, checks = found.claim.sign, []
+    sign = found.claim.sign
+    checks: list[Rule] = []
     for one in found.components:
         fit = one.fit
         if not math.isfinite(fit.estimate):
@@ -246,19 +247,40 @@ def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule
                 "support",
             )
         )
+    return [*checks, *_fragile_rules(found, wanted)]
+
+
+def _fragile_rules(found: Specificity, wanted: str) -> list[Rule]:
+    """No single patient may carry the verdict.
+
+    Every component must hold for support, so each must hold without any one patient; one refuted component is enough
+    for a refutation, so that it is fragile only when each of them hangs on a patient.
+    """
+    sign, refuting = found.claim.sign, wanted == "NOT_SUPPORTED"
+    asked = [one for one in found.components if not refuting or one.refuted(sign)]
+    broken: dict[str, list[str]] = {}
+    for one in asked:
         known = np.isfinite(one.difference)
+        if not known.any():
+            continue
         names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
-        asked = "NOT_SUPPORTED" if wanted == "NOT_SUPPORTED" and one.refuted(sign) else "INCONCLUSIVE"
-        broken = overturned(
-            "SUPPORTED" if wanted == "SUPPORTED" else asked,
-            leave_one_out(names, one.difference[known], one.variance[known]),
-            sign=sign,
-            sesoi=one.minimum,
+        table = leave_one_out(names, one.difference[known], one.variance[known])
+        lost = overturned(wanted, table, sign=sign, sesoi=one.minimum)
+        if refuting and not lost:
+            return []
+        if lost:
+            broken[one.name] = lost
+    return [
+        Rule(
+            f"robustness of {name}",
+            len(lost),
+            0,
+            False,
+            "FRAGILE",
+            f"{name}: without patient {', '.join(lost)} it says something else",
         )
-        if broken:
-            words = f"{one.name}: without patient {', '.join(broken)} it says something else"
-            checks.append(Rule(f"robustness of {one.name}", len(broken), 0, False, "FRAGILE", words))
-    return checks
+        for name, lost in broken.items()
+    ]
 
 
 def judge_specificity(

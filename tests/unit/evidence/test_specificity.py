@@ -151,3 +151,15 @@ def test_support_that_hangs_on_one_patient_is_fragile(enriched):
     one = judged(plan, replaced(found, 0, [0.1, 0.2, 0.2, 0.25, 0.2, 0.2, 0.22, 0.75], variance=0.001))
     assert one.decision.verdict == "INCONCLUSIVE"
     assert "FRAGILE" in one.decision.codes
+
+
+def test_refutation_needs_one_component_that_no_patient_carries(enriched):
+    plan, found = enriched
+    # below the control, but not without the patients who are furthest below
+    shaky = [-0.6, -0.5, -0.3, -0.2, -0.1, 0.15, 0.1, -0.25]
+    one = judged(plan, replaced(found, 4, shaky))
+    assert one.detail["refuted"] == [found.components[4].name]
+    assert (one.decision.verdict, one.decision.codes[-1]) == ("INCONCLUSIVE", "FRAGILE")
+    flat = [0.02, -0.03, 0.0, 0.01, -0.02, 0.03, 0.0, -0.01]
+    both = replaced(replaced(found, 0, flat, variance=0.001), 4, [-0.6, -0.2, -0.1, -0.05, 0.02, -0.1, 0.0, -0.1])
+    assert judged(plan, both).decision.verdict == "NOT_SUPPORTED"
