@@ -12,8 +12,8 @@ Its expectation is the variance between cells of what the halves share, whatever
 differ by chance only, and also when *all* cells run the programme; ``f (1 - f) d^2`` for a share f of cells that lies d
 above the others. Shuffling one half among the cells of a patient gives 0 on average, which is why no shuffling is done.
 What any two sets of genes share in these cells (quality, state, composition) is the mean over pairs of random sets
-matched gene by gene to the halves; it is subtracted. The unit is the squared standard deviation of a half's score between
-primary tumour cells.
+matched gene by gene to the halves; it is subtracted. The unit is the squared standard deviation of a half's score
+between primary tumour cells.
 
 What it cannot tell: a tenth of the cells that runs a programme from a tenth that has lost it, a subset from a
 continuum, or the stemness programme from another one that moves its genes together (the negative controls and the

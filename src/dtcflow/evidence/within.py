@@ -261,9 +261,10 @@ def marrow_axis(
 
     Ambient RNA, a neighbour in the droplet or a wrong call add the profile of normal marrow to a tumour cell. Whatever
     the marrow expresses less (or more) than the tumour then falls (or rises) together, in any two halves of a
-    signature. The axis is ``sum_g share_g (m_g - t_g) / (m_g + t_g)`` with m and t the mean shares of gene g in normal
-    cells and in reference cells: linear in the contaminating share, and nearly the best linear contrast of two Poisson
-    profiles. Genes of ``exclude`` take no part, so that a score is not adjusted for itself.
+    signature. The axis is the linear discriminant ``sum_g share_g (m_g - t_g) / v_g`` with m and t the mean shares of
+    gene g in normal cells and in reference cells, and v the variance of a share in a tumour cell of the group's depth
+    with a tenth of marrow in it: linear in the contaminating share, loudest where the marrow is heard best. Genes of
+    ``exclude`` take no part, so that a score is not adjusted for itself.
 
     Parameters
     ----------
@@ -288,14 +289,19 @@ def marrow_axis(
         return None
     used = ~np.asarray(cohort.genes.isin(list(exclude)), dtype=bool)
 
-    def shares(matrix: sp.csr_matrix) -> sp.csr_matrix:
-        total = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-        return sp.csr_matrix(sp.diags_array(1.0 / np.maximum(total, 1.0)) @ matrix.astype(np.float64))
+    def shares(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, Floats]:
+        total = np.maximum(np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel(), 1.0)
+        return sp.csr_matrix(sp.diags_array(1.0 / total) @ matrix.astype(np.float64)), total
 
-    own = shares(counts)
-    m = np.asarray(shares(sp.csr_matrix(cohort.counts[chosen])).mean(axis=0), dtype=float).ravel()
-    t = np.asarray(own[reference].mean(axis=0), dtype=float).ravel()
-    weight = np.divide(m - t, m + t, out=np.zeros_like(m), where=(m + t > 0) & used)
+    def mean(matrix: sp.csr_matrix) -> Floats:
+        return np.asarray(matrix.mean(axis=0), dtype=float).ravel()
+
+    own, total = shares(counts)
+    m, t = mean(shares(sp.csr_matrix(cohort.counts[chosen]))[0]), mean(own[reference])
+    # between cells beyond counting noise, then the counting noise of a cell of the group
+    between = mean(own[reference].power(2)) - t**2 - t / np.median(total[reference])
+    v = np.maximum(between, 0.0) + (t + 0.1 * m) / np.median(total[layout.side == 0])
+    weight = np.divide(m - t, v, out=np.zeros_like(m), where=(v > 0) & used)
     return np.asarray(own @ weight, dtype=float)
 
 
