@@ -38,7 +38,7 @@ STEMNESS = "LIM_MAMMARY_STEM_CELL_UP_NOPROLIF"
 DORMANCY = "WIECEK_G0_ARREST_NOPROLIF"
 CONTROLS = ("EPPERT_HSC_R", "JAATINEN_HEMATOPOIETIC_STEM_CELL_UP")
 COVARIATES = ("TIROSH_S_PHASE", "TIROSH_G2M_PHASE", "GAVISH_MP5_STRESS", "log_genes", "log_counts")
-UNIVERSES, N_GENES, RANDOM_SETS, SPLITS, NORMAL = 20, 5000, 60, 2, 10
+UNIVERSES, N_GENES, RANDOM_SETS, SPLITS, NORMAL = 20, 4000, 60, 2, 8
 COLUMNS = (
     "claim",
     "kind",
@@ -66,7 +66,7 @@ class Cells:
 
     n_patients: int = 8
     n_dtc: int = 16
-    n_primary: int = 20
+    n_primary: int = 15
     share: float = 0.0
     """Share of disseminated cells that run the programme."""
     log2fc: float = 0.65

@@ -38,13 +38,13 @@ from dtcflow.evidence.parts import halves, measured, pair_scores
 from dtcflow.evidence.within import (
     Prepared,
     annihilator,
+    check_coverage,
     leave_one_out,
     meta,
     prepare,
     scorable,
     weighted_null,
 )
-from dtcflow.scores.calibrated import draw_matched_sets
 from dtcflow.scores.signatures import GeneSet
 
 _LOG = logging.getLogger(__name__)
@@ -353,9 +353,7 @@ def evaluate_existence(
     own = cohort.panel[signature]
     wanted = {signature: own}
     wanted |= {name: cohort.panel[name].without(own.genes) for name in negative_controls}
-    checked = draw_matched_sets(
-        prepared.statistics, wanted, n_null=2, seed=seed, min_coverage=coverage, synonyms=cohort.synonyms
-    ).coverage.reset_index(drop=True)
+    checked = check_coverage(prepared, wanted, minimum=coverage, synonyms=cohort.synonyms)
     start = replace(start, coverage=checked)
     if not prepared.enough_reference:
         reason = f"fewer than 30 malignant cells of the reference group {reference} in the cohort"

@@ -6,7 +6,7 @@ tumour cells serve only to learn what depth, cell cycle and stress do to a score
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from dtcflow.evidence.paired import Cohort
 from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS
 from dtcflow.evidence.scoring import balanced_statistics
 from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
+from dtcflow.scores.signatures import GeneSet, Synonyms
 
 MIN_REFERENCE: Final = 30
 """Reference cells of the whole cohort below which no slope and no unit is taken from them."""
@@ -435,6 +436,17 @@ def leave_one_out(names: Sequence[str], difference: Floats, variance: Floats) ->
         fit = meta(difference[others], variance[others])
         rows.append((name, fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high))
     return pd.DataFrame(rows, columns=["patient_id", "estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"])
+
+
+def check_coverage(
+    prepared: Prepared, sets: Mapping[str, GeneSet], *, minimum: float, synonyms: Synonyms | pd.DataFrame | None
+) -> pd.DataFrame:
+    """Table ``signature_coverage`` of these sets in the prepared cells."""
+    # the random sets themselves are not wanted here: as few as can be, from as small a pool
+    matched = draw_matched_sets(
+        prepared.statistics, sets, n_null=2, pool_size=2, min_coverage=minimum, synonyms=synonyms
+    )
+    return matched.coverage.reset_index(drop=True)
 
 
 def scorable(coverage: pd.DataFrame, name: str) -> bool:
