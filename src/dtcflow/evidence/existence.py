@@ -55,7 +55,8 @@ SPLITS: Final = 8
 TAIL: Final = 1 / 3
 """Share of a patient's cells that counts as the upper tail."""
 WINSOR: Final = 4.0
-"""Residuals are cut here, in standard deviations between reference cells: one odd droplet must not make a subset."""
+"""Scores are cut this far from their patient's median, in standard deviations between reference cells: one odd droplet
+must not make a subset."""
 MIN_FREEDOM: Final = 2
 SESOI: Final = 0.25
 """Smallest coherence of interest. A share f of cells, at most one half, that lies d above the others moves the mean of
@@ -225,21 +226,23 @@ def coherence(prepared: Prepared, z: Floats, *, remove: Floats | None = None, ta
     scale = np.where(scale > 0, scale, np.nan)
     sample = prepared.layout.table["sample"].to_numpy(dtype=object)
     n_cells, splits, _, width = z.shape
+    limit = WINSOR * np.broadcast_to(scale, z.shape[1:]).reshape(-1)
     flat = z.reshape(n_cells, -1)
     parts: dict[str, tuple[Floats, Floats, int]] = {}
     for name, rows in prepared.blocks().items():
         project, freedom = annihilator(sample[rows], prepared.nuisance[rows])
         if freedom >= MIN_FREEDOM:
             extra = np.zeros((rows.size, 0)) if remove is None else project @ remove[rows]
-            parts[name] = (project @ flat[rows], extra, freedom)
+            own = flat[rows] - np.median(flat[rows], axis=0)
+            parts[name] = (project @ np.clip(own, -limit, limit), extra, freedom)
     if remove is not None and parts:
         x = np.concatenate([extra for _, extra, _ in parts.values()])
         slopes = np.linalg.lstsq(x, np.concatenate([own for own, _, _ in parts.values()]), rcond=1e-8)[0]
         parts = {name: (own - extra @ slopes, extra, freedom) for name, (own, extra, freedom) in parts.items()}
     value, tails, products, left = [], [], [], []
     for own, _, freedom in parts.values():
-        halves = np.clip(own.reshape(-1, splits, 2, width) / scale, -WINSOR, WINSOR)
-        first, second = halves[:, :, 0], halves[:, :, 1]
+        scaled = own.reshape(-1, splits, 2, width) / scale
+        first, second = scaled[:, :, 0], scaled[:, :, 1]
         product = (first * second).mean(axis=1)
         value.append(product.sum(axis=0) / freedom)
         both = [
