@@ -26,13 +26,13 @@ from dtcflow.evidence.parts import disjoint, measured, pair_scores
 from dtcflow.evidence.within import (
     Prepared,
     annihilator,
+    check_coverage,
     leave_one_out,
     meta,
     prepare,
     scorable,
     weighted_null,
 )
-from dtcflow.scores.calibrated import draw_matched_sets
 
 _LOG = logging.getLogger(__name__)
 
@@ -216,14 +216,8 @@ def evaluate_duality(
     first, second = disjoint(*both)
     # the coverage rule is about what is scored: the genes of each signature alone
     shared = set(both[0].genes) & set(both[1].genes)
-    checked = draw_matched_sets(
-        prepared.statistics,
-        {name: cohort.panel[name].without(shared) for name in (stemness, dormancy)},
-        n_null=2,
-        seed=seed,
-        min_coverage=coverage,
-        synonyms=cohort.synonyms,
-    ).coverage.reset_index(drop=True)
+    kept = {name: cohort.panel[name].without(shared) for name in (stemness, dormancy)}
+    checked = check_coverage(prepared, kept, minimum=coverage, synonyms=cohort.synonyms)
     start = replace(
         start,
         n_shared=len(shared),

@@ -12,8 +12,8 @@ Its expectation is the variance between cells of what the halves share, whatever
 differ by chance only, and also when *all* cells run the programme; ``f (1 - f) d^2`` for a share f of cells that lies d
 above the others. Shuffling one half among the cells of a patient gives 0 on average, which is why no shuffling is done.
 What any two sets of genes share in these cells (quality, state, composition) is the mean over pairs of random sets
-matched gene by gene to the halves; it is subtracted. The unit is the squared standard deviation of a half's score between
-primary tumour cells.
+matched gene by gene to the halves; it is subtracted. The unit is the squared standard deviation of a half's score
+between primary tumour cells.
 
 What it cannot tell: a tenth of the cells that runs a programme from a tenth that has lost it, a subset from a
 continuum, or the stemness programme from another one that moves its genes together (the negative controls and the
@@ -38,13 +38,13 @@ from dtcflow.evidence.parts import halves, measured, pair_scores
 from dtcflow.evidence.within import (
     Prepared,
     annihilator,
+    check_coverage,
     leave_one_out,
     meta,
     prepare,
     scorable,
     weighted_null,
 )
-from dtcflow.scores.calibrated import draw_matched_sets
 from dtcflow.scores.signatures import GeneSet
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ SPLITS: Final = 8
 TAIL: Final = 1 / 3
 """Share of a patient's cells that counts as the upper tail."""
 WINSOR: Final = 4.0
-"""Residuals are cut here, in standard deviations between reference cells: one odd droplet must not make a subset."""
+"""Scores are cut this far from their patient's median, in standard deviations between reference cells: one odd droplet
+must not make a subset."""
 MIN_FREEDOM: Final = 2
 SESOI: Final = 0.25
 """Smallest coherence of interest. A share f of cells, at most one half, that lies d above the others moves the mean of
@@ -225,21 +226,23 @@ def coherence(prepared: Prepared, z: Floats, *, remove: Floats | None = None, ta
     scale = np.where(scale > 0, scale, np.nan)
     sample = prepared.layout.table["sample"].to_numpy(dtype=object)
     n_cells, splits, _, width = z.shape
+    limit = WINSOR * np.broadcast_to(scale, z.shape[1:]).reshape(-1)
     flat = z.reshape(n_cells, -1)
     parts: dict[str, tuple[Floats, Floats, int]] = {}
     for name, rows in prepared.blocks().items():
         project, freedom = annihilator(sample[rows], prepared.nuisance[rows])
         if freedom >= MIN_FREEDOM:
             extra = np.zeros((rows.size, 0)) if remove is None else project @ remove[rows]
-            parts[name] = (project @ flat[rows], extra, freedom)
+            own = flat[rows] - np.median(flat[rows], axis=0)
+            parts[name] = (project @ np.clip(own, -limit, limit), extra, freedom)
     if remove is not None and parts:
         x = np.concatenate([extra for _, extra, _ in parts.values()])
         slopes = np.linalg.lstsq(x, np.concatenate([own for own, _, _ in parts.values()]), rcond=1e-8)[0]
         parts = {name: (own - extra @ slopes, extra, freedom) for name, (own, extra, freedom) in parts.items()}
     value, tails, products, left = [], [], [], []
     for own, _, freedom in parts.values():
-        halves = np.clip(own.reshape(-1, splits, 2, width) / scale, -WINSOR, WINSOR)
-        first, second = halves[:, :, 0], halves[:, :, 1]
+        scaled = own.reshape(-1, splits, 2, width) / scale
+        first, second = scaled[:, :, 0], scaled[:, :, 1]
         product = (first * second).mean(axis=1)
         value.append(product.sum(axis=0) / freedom)
         both = [
@@ -353,9 +356,7 @@ def evaluate_existence(
     own = cohort.panel[signature]
     wanted = {signature: own}
     wanted |= {name: cohort.panel[name].without(own.genes) for name in negative_controls}
-    checked = draw_matched_sets(
-        prepared.statistics, wanted, n_null=2, seed=seed, min_coverage=coverage, synonyms=cohort.synonyms
-    ).coverage.reset_index(drop=True)
+    checked = check_coverage(prepared, wanted, minimum=coverage, synonyms=cohort.synonyms)
     start = replace(start, coverage=checked)
     if not prepared.enough_reference:
         reason = f"fewer than 30 malignant cells of the reference group {reference} in the cohort"

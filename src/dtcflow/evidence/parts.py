@@ -9,6 +9,7 @@ shares is what the cells share.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Final
@@ -27,6 +28,7 @@ _BLOCK: Final = 256
 _NO_SYNONYMS: Final = pd.DataFrame({"alias": [], "symbol": [], "kind": []}, dtype=object)
 
 
+@functools.lru_cache(maxsize=1 << 19)
 def _coin(*names: object) -> int:
     """0 or 1 by hash: a rule, the same on every machine and in every order."""
     return hashlib.sha256("\t".join(str(name) for name in names).encode()).digest()[0] & 1

@@ -6,7 +6,7 @@ tumour cells serve only to learn what depth, cell cycle and stress do to a score
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from dtcflow.evidence.paired import Cohort
 from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS
 from dtcflow.evidence.scoring import balanced_statistics
 from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
+from dtcflow.scores.signatures import GeneSet, Synonyms
 
 MIN_REFERENCE: Final = 30
 """Reference cells of the whole cohort below which no slope and no unit is taken from them."""
@@ -261,9 +262,10 @@ def marrow_axis(
 
     Ambient RNA, a neighbour in the droplet or a wrong call add the profile of normal marrow to a tumour cell. Whatever
     the marrow expresses less (or more) than the tumour then falls (or rises) together, in any two halves of a
-    signature. The axis is ``sum_g share_g (m_g - t_g) / (m_g + t_g)`` with m and t the mean shares of gene g in normal
-    cells and in reference cells: linear in the contaminating share, and nearly the best linear contrast of two Poisson
-    profiles. Genes of ``exclude`` take no part, so that a score is not adjusted for itself.
+    signature. The axis is the linear discriminant ``sum_g share_g (m_g - t_g) / v_g`` with m and t the mean shares of
+    gene g in normal cells and in reference cells, and v the variance of a share in a tumour cell of the group's depth
+    with a tenth of marrow in it: linear in the contaminating share, loudest where the marrow is heard best. Genes of
+    ``exclude`` take no part, so that a score is not adjusted for itself.
 
     Parameters
     ----------
@@ -288,14 +290,19 @@ def marrow_axis(
         return None
     used = ~np.asarray(cohort.genes.isin(list(exclude)), dtype=bool)
 
-    def shares(matrix: sp.csr_matrix) -> sp.csr_matrix:
-        total = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-        return sp.csr_matrix(sp.diags_array(1.0 / np.maximum(total, 1.0)) @ matrix.astype(np.float64))
+    def shares(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, Floats]:
+        total = np.maximum(np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel(), 1.0)
+        return sp.csr_matrix(sp.diags_array(1.0 / total) @ matrix.astype(np.float64)), total
 
-    own = shares(counts)
-    m = np.asarray(shares(sp.csr_matrix(cohort.counts[chosen])).mean(axis=0), dtype=float).ravel()
-    t = np.asarray(own[reference].mean(axis=0), dtype=float).ravel()
-    weight = np.divide(m - t, m + t, out=np.zeros_like(m), where=(m + t > 0) & used)
+    def mean(matrix: sp.csr_matrix) -> Floats:
+        return np.asarray(matrix.mean(axis=0), dtype=float).ravel()
+
+    own, total = shares(counts)
+    m, t = mean(shares(sp.csr_matrix(cohort.counts[chosen]))[0]), mean(own[reference])
+    # between cells beyond counting noise, then the counting noise of a cell of the group
+    between = mean(own[reference].power(2)) - t**2 - t / np.median(total[reference])
+    v = np.maximum(between, 0.0) + (t + 0.1 * m) / np.median(total[layout.side == 0])
+    weight = np.divide(m - t, v, out=np.zeros_like(m), where=(v > 0) & used)
     return np.asarray(own @ weight, dtype=float)
 
 
@@ -429,6 +436,17 @@ def leave_one_out(names: Sequence[str], difference: Floats, variance: Floats) ->
         fit = meta(difference[others], variance[others])
         rows.append((name, fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high))
     return pd.DataFrame(rows, columns=["patient_id", "estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"])
+
+
+def check_coverage(
+    prepared: Prepared, sets: Mapping[str, GeneSet], *, minimum: float, synonyms: Synonyms | pd.DataFrame | None
+) -> pd.DataFrame:
+    """Table ``signature_coverage`` of these sets in the prepared cells."""
+    # the random sets themselves are not wanted here: as few as can be, from as small a pool
+    matched = draw_matched_sets(
+        prepared.statistics, sets, n_null=2, pool_size=2, min_coverage=minimum, synonyms=synonyms
+    )
+    return matched.coverage.reset_index(drop=True)
 
 
 def scorable(coverage: pd.DataFrame, name: str) -> bool:
