@@ -93,6 +93,7 @@ CODES: Final = {
     "GENE_SET_NULL": "random gene sets of the same kind show as much",
     "NOT_ROBUST_TO_COVARIATES": "the effect goes away when technical covariates are adjusted for",
     "NO_TUMOUR_CELLS": "no malignant cell was called",
+    "DOUBTFUL_IDENTITY": "samples of two patients of the claim hold the same cells",
 }
 ARM_STATES: Final = ("gain", "loss", "neutral", "not_assessable")
 

@@ -32,7 +32,7 @@ def residualise(z: Floats, covariates: Floats, patient: NDArray[np.int64], refer
     covariates
         Cells x covariates.
     patient
-        Patient index per cell.
+        Patient of each cell; in an unpaired contrast its study, because a patient then has one side only.
     reference
         Cells the model is fitted on.
 
@@ -102,6 +102,6 @@ def adjusted_values(
                 at = scored.column(name)
                 assert at is not None
                 columns.append(np.nan_to_num(z[:, at]))
-        residual = residualise(z[:, column], np.column_stack(columns), layout.patient, layout.side == 1)
+        residual = residualise(z[:, column], np.column_stack(columns), layout.block, layout.side == 1)
         parts.append(group_values(residual[:, None], layout, trim=trim))
     return average(parts), tuple(used), tuple(missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from dtcflow.evidence.decide import Decision, Rule, candidate, decide, refutes, 
 from dtcflow.evidence.identity import Identity
 from dtcflow.evidence.inference import MetaAnalysis, adjust
 from dtcflow.evidence.paired import Paired
-from dtcflow.evidence.plan import GROUPS, Claim, Plan, Rules
+from dtcflow.evidence.plan import GROUPS, POPULATIONS, Claim, Plan, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, smallest_p
 from dtcflow.evidence.robustness import fragile
 from dtcflow.scores.calibrated import OK
@@ -40,7 +40,8 @@ class Judged:
     rules: tuple[Rule, ...]
 
 
-def _row(claim: Claim, decision: Decision, **values: Any) -> dict[str, Any]:
+def claim_row(claim: Claim, decision: Decision, **values: Any) -> dict[str, Any]:
+    """Line of ``claims.tsv``: what every claim has, and the values given; NaN where there is none."""
     row: dict[str, Any] = dict.fromkeys(TABLES["claims"], NAN)
     row |= {
         "claim_id": claim.id,
@@ -60,25 +61,56 @@ def _row(claim: Claim, decision: Decision, **values: Any) -> dict[str, Any]:
 def not_evaluated(claim: Claim) -> Judged:
     """Return a claim of the plan that this version does not test."""
     decision = Decision("INCONCLUSIVE", ("NOT_EVALUATED",))
-    return Judged(claim, decision, _row(claim, decision), {"evaluated": False}, ())
+    return Judged(claim, decision, claim_row(claim, decision), {"evaluated": False}, ())
 
 
-def _enough_patients(n: int, rules: Rules) -> Rule:
+def enough_patients(n: int, rules: Rules, *, sides: tuple[int, int] | None = None) -> Rule:
+    """Enough patients for a verdict; ``sides`` are those of an unpaired contrast, of which the smaller counts."""
     need = rules.confirmatory_patients
-    return Rule(
-        "patients",
-        n,
-        need,
-        n >= need,
-        "LOW_N",
-        f"{n} usable patients; a verdict needs {need} (with {n}, no two-sided p is below {smallest_p(n):.3g})"
-        if n
-        else f"no usable patient; a verdict needs {need}",
-    )
+    if sides is not None:
+        words = f"{sides[0]} and {sides[1]} usable patients on the two sides; a verdict needs {need} on each"
+    elif n:
+        words = f"{n} usable patients; a verdict needs {need} (with {n}, no two-sided p is below {smallest_p(n):.3g})"
+    else:
+        words = f"no usable patient; a verdict needs {need}"
+    return Rule("patients", n, need, n >= need, "LOW_N", words)
 
 
-def _present(absent: tuple[str, ...]) -> list[Rule]:
+def attainable_rule(p: float, rules: Rules) -> list[Rule]:
+    """The exact test must be able to reach the level at all, after adjustment within the family.
+
+    With ``n`` patients no p is below ``2 / 2^n``; each further claim of the family asks for a smaller one. ``p`` is the
+    adjusted p the claim would have were its patients unanimous; NaN where the test has no such bound.
+    """
+    if not math.isfinite(p):
+        return []
+    words = f"were the patients unanimous, the p value adjusted within the family would be {p:.3g}"
+    return [Rule("attainable p", p, rules.alpha, p < rules.alpha, "LOW_N", words, "support")]
+
+
+def present(absent: tuple[str, ...]) -> list[Rule]:
+    """One broken rule for each kind of sample the cohort does not have."""
     return [Rule("compartment sampled", 0, 1, False, "NO_DATA", f"the cohort has no {name} sample") for name in absent]
+
+
+def gate_rules(gates: Mapping[str, str]) -> list[Rule]:
+    """Every gate must be SUPPORTED before a claim counts."""
+    return [
+        Rule(f"gate {name}", NAN, NAN, verdict == "SUPPORTED", "GATE_FAILED", f"gate {name} is {verdict}")
+        for name, verdict in gates.items()
+    ]
+
+
+def identity_rule(doubts: Sequence[str]) -> Rule:
+    """No two patients of a claim may be one person: they would count twice, and a swap pairs the wrong samples."""
+    return Rule(
+        "patients are different people",
+        len(doubts),
+        0,
+        not doubts,
+        "DOUBTFUL_IDENTITY",
+        "; ".join(doubts) if doubts else "no two patients share cells",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -86,7 +118,7 @@ def _present(absent: tuple[str, ...]) -> list[Rule]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def judge_identity(claim: Claim, rules: Rules, found: Identity, *, sampled: bool) -> Judged:
+def judge_identity(claim: Claim, rules: Rules, found: Identity) -> Judged:
     """Apply the plan to the identity gate.
 
     SUPPORTED: the lower 95 % limit of the share exceeds ``claim.sesoi`` and enough patients have enough called cells.
@@ -105,8 +137,9 @@ def judge_identity(claim: Claim, rules: Rules, found: Identity, *, sampled: bool
             "NO_TUMOUR_CELLS",
             f"{found.n_malignant} malignant cells called in {compartment}",
         ),
-        *_present(() if sampled else (compartment,)),
-        _enough_patients(n, rules),
+        *present(() if found.sampled else (compartment,)),
+        identity_rule(found.doubts),
+        enough_patients(n, rules),
         Rule(
             "patients with enough called cells",
             found.n_called,
@@ -122,7 +155,7 @@ def judge_identity(claim: Claim, rules: Rules, found: Identity, *, sampled: bool
     # the interval's own spread: it stays above zero when all patients have the same share
     sd = found.fit.standard_error * math.sqrt(n)
     mde = minimum_detectable_effect(sd, n, alpha=rules.alpha)
-    row = _row(
+    row = claim_row(
         claim,
         decision,
         unit=SHARE_UNIT,
@@ -153,24 +186,25 @@ def judge_identity(claim: Claim, rules: Rules, found: Identity, *, sampled: bool
 
 def data_rules(found: Paired, rules: Rules) -> list[Rule]:
     """Rules on the data, checked before any number is looked at."""
-    claim, overview = found.claim, found.layout.overview
-    a, b = GROUPS[claim.a], GROUPS[claim.b]
+    claim = found.claim
+    one, other = POPULATIONS[claim.a], POPULATIONS[claim.b]
+    a, b = one.place, other.place
     n, need = len(found.layout.patients), rules.confirmatory_patients
-    well = (overview["n_cells_a"] >= rules.cells_a) & (overview["n_cells_b"] >= rules.cells_b)
-    # a patient never sampled in one compartment is a matter of LOW_N, not of too few cells
-    short = ~well & ~overview["reason"].str.startswith("no ") | overview["reason"].str.contains("no malignant cell")
-    n_well, n_short = int(well.sum()), int(short.sum())
+    if found.n_sides is not None:
+        n = min(found.n_sides)
+    n_well, n_short = _well_measured(found, rules)
     checks = [
         Rule(
-            "called tumour cells",
+            "called tumour cells" if one.malignant else "cells of the first group",
             found.n_called_a,
             1,
             found.n_called_a > 0,
-            "NO_TUMOUR_CELLS",
-            f"{found.n_called_a} malignant cells called in {a}",
+            "NO_TUMOUR_CELLS" if one.malignant else "NO_DATA",
+            f"{found.n_called_a} {one.cell}s called in {a}",
         ),
-        *_present(found.compartments_absent),
-        _enough_patients(n, rules),
+        *present(found.compartments_absent),
+        identity_rule(found.doubts),
+        enough_patients(n, rules, sides=found.n_sides),
         Rule(
             "compartment estimable",
             len(found.aliasing.factors),
@@ -187,7 +221,8 @@ def data_rules(found: Paired, rules: Rules) -> list[Rule]:
             need,
             n_well >= need or n_short == 0,
             "LOW_CELLS",
-            f"{n_well} patients have {rules.cells_a} cells or more in {a} and {rules.cells_b} in {b}; {need} needed",
+            f"{n_well} patients have {rules.cells_a} cells or more in {a} and {rules.cells_b} in {b}; {need} needed"
+            + (" (on each side)" if found.n_sides is not None else ""),
         ),
     ]
     if not found.coverage.empty:
@@ -201,10 +236,28 @@ def data_rules(found: Paired, rules: Rules) -> list[Rule]:
                 limit,
                 median >= limit,
                 "LOW_QUALITY",
-                f"median of {median:.0f} genes per cell in {GROUPS[group]}; at least {limit} are needed",
+                f"median of {median:.0f} genes per cell in {POPULATIONS[group].place}; at least {limit} are needed",
             )
         )
     return checks
+
+
+def _well_measured(found: Paired, rules: Rules) -> tuple[int, int]:
+    """Patients with enough cells (of an unpaired contrast: on the side with fewer of them), and those that fall short.
+
+    A patient never sampled in one compartment is a matter of LOW_N, not of too few cells.
+    """
+    overview = found.layout.overview
+    well_a, well_b = overview["n_cells_a"] >= rules.cells_a, overview["n_cells_b"] >= rules.cells_b
+    if found.n_sides is not None:
+        used = found.layout.table.drop_duplicates("patient_id").set_index("patient_id")["side"]
+        side = overview["patient_id"].map(used)
+        counts = [int(((side == k) & well).sum()) for k, well in enumerate((well_a, well_b))]
+        return min(counts), int(((side == 0) & ~well_a).sum() + ((side == 1) & ~well_b).sum())
+    well = well_a & well_b
+    cell = f"no {POPULATIONS[found.claim.a].cell} in|no {POPULATIONS[found.claim.b].cell} in"
+    short = ~well & ~overview["reason"].str.startswith("no ") | overview["reason"].str.contains(cell)
+    return int(well.sum()), int(short.sum())
 
 
 def _coverage_rules(found: Paired) -> list[Rule]:
@@ -315,7 +368,9 @@ def result_rules(found: Paired, rules: Rules, wanted: str) -> list[Rule]:
     return checks
 
 
-def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str]) -> Judged:
+def judge_paired(
+    found: Paired, rules: Rules, *, p_adjusted: float, gates: Mapping[str, str], p_attainable: float = NAN
+) -> Judged:
     """Apply the plan to a paired contrast.
 
     Parameters
@@ -328,6 +383,8 @@ def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mappi
         Its p value after adjustment within its family.
     gates
         Verdict of each gate; all must be SUPPORTED.
+    p_attainable
+        See :func:`attainable_rule`.
     """
     claim, fit = found.claim, found.fit
     wanted = candidate(
@@ -350,13 +407,10 @@ def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mappi
         ),
     )
     checks = data_rules(found, rules)
-    checks += [
-        Rule(f"gate {name}", NAN, NAN, verdict == "SUPPORTED", "GATE_FAILED", f"gate {name} is {verdict}")
-        for name, verdict in gates.items()
-    ]
+    checks += [*gate_rules(gates), *attainable_rule(p_attainable, rules)]
     checks += result_rules(found, rules, wanted)
     decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
-    row = _row(
+    row = claim_row(
         claim,
         decision,
         unit=SD_UNIT,
@@ -373,14 +427,17 @@ def judge_paired(found: Paired, rules: Rules, *, p_adjusted: float, gates: Mappi
         sensitivity_agreement=found.robustness.agreement,
         self_check_type1=found.self_check_type1,
     )
-    return Judged(claim, decision, row, _detail(found), tuple(checks))
+    return Judged(claim, decision, row, contrast_detail(found), tuple(checks))
 
 
-def _detail(found: Paired) -> dict[str, Any]:
+def contrast_detail(found: Paired) -> dict[str, Any]:
+    """Return what ``verdict.json`` holds about a contrast."""
     robustness, used = found.robustness, found.patients
     return {
         "evaluated": True,
-        "method": "Paule-Mandel mean with a Hartung-Knapp-Sidik-Jonkman t interval; p by sign-flip over patients",
+        "method": found.method,
+        "pairing": found.claim.design,
+        "timepoint": found.claim.timepoint,
         "direction": found.claim.direction,
         "meta_analysis": found.fit.as_dict(),
         "sign_flip": {"p_value": found.test.p_value, "patterns": found.test.n_patterns, "exact": found.test.exact},
@@ -405,6 +462,7 @@ def _detail(found: Paired) -> dict[str, Any]:
         "patients": used[used["analysis"] == "primary"].drop(columns="analysis").to_dict("records"),
         "n_cells": found.n_cells,
         "n_genes_used": found.n_genes_used,
+        "marker_genes_taken_out": {name: list(genes) for name, genes in sorted(found.removed.items())},
     }
 
 
@@ -416,7 +474,9 @@ def adjust_families(plan: Plan, p_values: Mapping[str, float]) -> dict[str, floa
     """
     out: dict[str, float] = {}
     for family, method in (("confirmatory", "holm"), ("secondary", "bh"), ("none", "none")):
-        members = [claim.id for claim in plan.claims if claim.family == family and claim.id in p_values]
+        members = [
+            claim.id for claim in plan.claims if claim.family == family and math.isfinite(p_values.get(claim.id, NAN))
+        ]
         adjusted = adjust([p_values[name] for name in members], method)
         out |= dict(zip(members, (float(p) for p in adjusted), strict=True))
     return out

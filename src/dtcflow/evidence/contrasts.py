@@ -7,168 +7,39 @@ between reference cells.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from dtcflow.cells import single_malignant
-from dtcflow.contracts import NORMAL_COMPARTMENTS
-from dtcflow.evidence.plan import GROUPS
+from dtcflow.evidence.layout import SMALL_SAMPLES, Layout, lay_out, stream, tumour_patients
+
+__all__ = [
+    "SMALL_SAMPLES",
+    "Aggregation",
+    "Differences",
+    "Floats",
+    "GroupValues",
+    "Layout",
+    "average",
+    "depth_fractions",
+    "differences",
+    "group_values",
+    "lay_out",
+    "stream",
+    "thin",
+    "trimmed_mean",
+    "tumour_patients",
+]
 
 Floats = NDArray[np.float64]
 Aggregation = Literal["trimmed_mean", "median"]
 
-SMALL_SAMPLES: Final = "(small samples)"
-"""Label under which the cells of a patient's samples with too few cells are taken together."""
 MEDIAN_VARIANCE: Final = np.pi / 2
 """Variance of a median relative to that of a mean, for normal cells."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which cell belongs to which patient, side of the contrast and sample.
-
-    Attributes
-    ----------
-    table
-        One row per scored cell, sorted by patient, side and cell id: ``cell_id row patient_id side sample strict``;
-        ``row`` is the cell's row in the matrix, ``side`` 0 (a) or 1 (b), ``strict`` whether the cell meets the strict
-        call.
-    patients
-        Patients with enough cells on both sides, sorted.
-    overview
-        One row per patient of the cohort: ``patient_id n_cells_a n_cells_b usable reason``.
-    """
-
-    table: pd.DataFrame
-    patients: tuple[str, ...]
-    overview: pd.DataFrame
-
-    @property
-    def patient(self) -> NDArray[np.int64]:
-        """Index into :attr:`patients` per cell."""
-        order = {name: i for i, name in enumerate(self.patients)}
-        return np.asarray([order[name] for name in self.table["patient_id"]], dtype=np.int64)
-
-    @property
-    def side(self) -> NDArray[np.int64]:
-        """0 or 1 per cell."""
-        return self.table["side"].to_numpy(dtype=np.int64)
-
-
-def stream(seed: int, *names: object) -> np.random.Generator:
-    """Return the random stream of (seed, names): what one patient draws never depends on which others there are."""
-    return np.random.default_rng([seed, *(zlib.crc32(str(name).encode()) for name in names)])
-
-
-def tumour_patients(cells: pd.DataFrame) -> list[str]:
-    """Patients of the cohort, sorted; donors who only have normal samples are no patients."""
-    kept = cells.loc[~cells["compartment"].isin(NORMAL_COMPARTMENTS), "patient_id"]
-    return sorted(set(kept.astype(str)))
-
-
-def _why_unusable(counts: tuple[int, int], sampled: tuple[bool, bool], groups: tuple[str, str], minimum: int) -> str:
-    reasons = []
-    for n, there, group in zip(counts, sampled, groups, strict=True):
-        if not there:
-            reasons.append(f"no {GROUPS[group]} sample")
-        elif n == 0:
-            reasons.append(f"no malignant cell in {GROUPS[group]}")
-        elif n < minimum:
-            reasons.append(f"{n} malignant cell{'s' if n > 1 else ''} in {GROUPS[group]}, {minimum} needed")
-    return "; ".join(reasons)
-
-
-def lay_out(
-    cells: pd.DataFrame,
-    *,
-    a: str,
-    b: str,
-    strict_q: float,
-    minimum: int = 3,
-    max_cells: int = 150,
-    seed: int = 0,
-) -> Layout:
-    """Choose the malignant cells of a contrast.
-
-    Parameters
-    ----------
-    cells
-        One row per QC-passed cell: ``cell_id sample_id patient_id compartment malignant_call`` and, for the strict
-        call, ``malignancy_q``. The index is the cell's row in the count matrix.
-    a, b
-        Groups, keys of :data:`dtcflow.evidence.plan.GROUPS`.
-    strict_q
-        Largest q-value of the strict call.
-    minimum
-        Cells a patient needs on either side.
-    max_cells
-        Most cells of one patient and side; of more, a seeded random choice that does not depend on their order.
-    seed
-        Start of the random choice.
-
-    Notes
-    -----
-    Samples of a patient with fewer than ``minimum`` cells are taken together instead of being dropped: rare tumour
-    cells spread over several aspirates still count. Droplets of a tumour cell and another cell take no part: half of
-    what they express is the other cell's.
-    """
-    malignant = cells[single_malignant(cells)]
-    patients = tumour_patients(cells)
-    sampled = {(str(p), str(c)) for p, c in zip(cells["patient_id"], cells["compartment"], strict=True)}
-    keys = malignant["patient_id"].astype(str), malignant["compartment"].astype(str)
-    grouped = {(str(p), str(c)): part for (p, c), part in malignant.groupby(list(keys), sort=True)}
-    parts: list[pd.DataFrame] = []
-    overview: list[dict[str, object]] = []
-    usable: list[str] = []
-    for patient in patients:
-        found = [grouped.get((patient, GROUPS[group])) for group in (a, b)]
-        counts = tuple(0 if part is None else len(part) for part in found)
-        there = ((patient, GROUPS[a]) in sampled, (patient, GROUPS[b]) in sampled)
-        fine = min(counts) >= minimum
-        reason = "" if fine else _why_unusable((counts[0], counts[1]), there, (a, b), minimum)
-        overview.append(
-            {"patient_id": patient, "n_cells_a": counts[0], "n_cells_b": counts[1], "usable": fine, "reason": reason}
-        )
-        if not fine:
-            continue
-        usable.append(patient)
-        for side, part in enumerate(found):
-            assert part is not None
-            chosen = part.sort_values("cell_id", kind="stable")
-            if len(chosen) > max_cells:
-                rng = stream(seed, "cap", patient, (a, b)[side])
-                chosen = chosen.iloc[np.sort(rng.choice(len(chosen), size=max_cells, replace=False))]
-            sample = chosen["sample_id"].astype(str)
-            sizes = sample.map(sample.value_counts())
-            # a q-value depends on a cell's company, the strict call on its own evidence wherever that is known
-            own = next((name for name in ("clone_llr_p", "malignancy_q") if name in chosen), None)
-            q = pd.Series(np.nan, index=chosen.index) if own is None else chosen[own].fillna(chosen["malignancy_q"])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "cell_id": chosen["cell_id"].astype(str),
-                        "row": chosen.index.to_numpy(dtype=np.int64),
-                        "patient_id": patient,
-                        "side": side,
-                        "sample": sample.where(sizes >= minimum, SMALL_SAMPLES),
-                        "strict": (q <= strict_q).to_numpy(dtype=bool),
-                    }
-                )
-            )
-    columns = ["cell_id", "row", "patient_id", "side", "sample", "strict"]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in columns})
-    return Layout(
-        table,
-        tuple(usable),
-        pd.DataFrame(overview, columns=["patient_id", "n_cells_a", "n_cells_b", "usable", "reason"]),
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -180,7 +51,8 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
     """Share of its transcripts each cell keeps so that both sides of a patient have one median depth.
 
     The deeper side's cells all keep ``lower median / higher median``, the other side's cells keep everything: the
-    spread of depths within the compartment stays as it is.
+    spread of depths within the compartment stays as it is. In an unpaired layout the medians are those of the two
+    sides, over patients, and all patients of the deeper side keep one share.
 
     Parameters
     ----------
@@ -196,6 +68,16 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
     """
     shares = np.ones(totals.size)
     patient, side = layout.patient, layout.side
+    if not layout.paired:
+        middle = [
+            [float(np.median(totals[patient == p])) for p in sorted(set(patient[side == k].tolist()))] for k in (0, 1)
+        ]
+        if all(middle):
+            medians = [float(np.median(values)) for values in middle]
+            deeper = int(medians[1] > medians[0])
+            if medians[deeper] > 0:
+                shares[side == deeper] = medians[1 - deeper] / medians[deeper]
+        return shares
     for index in range(len(layout.patients)):
         own = [(patient == index) & (side == k) for k in (0, 1)]
         medians = [float(np.median(totals[mask])) for mask in own]

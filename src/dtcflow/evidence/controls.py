@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtcflow.evidence.contrasts import Differences, Floats, Layout, average, differences, group_values, stream
-from dtcflow.evidence.inference import random_effects, sign_flip_p, sign_patterns
+from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip_p, sign_patterns
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.power import smallest_p
 from dtcflow.evidence.robustness import combine
@@ -67,24 +67,27 @@ def negative_controls(claim: Claim, scored: Scored, values: Differences) -> list
     rows = []
     for name in claim.negative_controls:
         column = scored.column(name)
-        fit = combine(values, column) if column is not None else random_effects([], [])
-        known = math.isfinite(fit.ci_low)
-        ok = known and not contaminated(fit.ci_low, fit.ci_high, sign=claim.sign, sesoi=claim.sesoi)
         rows.append(
-            _row(
-                claim,
-                "negative_signature",
-                f"negative control {name}",
-                f"interval includes 0 or lies below {claim.sesoi:g}",
-                ok,
-                signature=name,
-                n_patients=fit.n,
-                estimate=fit.estimate,
-                ci_low=fit.ci_low,
-                ci_high=fit.ci_high,
-            )
+            negative_control(claim, name, combine(values, column) if column is not None else random_effects([], []))
         )
     return rows
+
+
+def negative_control(claim: Claim, name: str, fit: MetaAnalysis) -> dict[str, Any]:
+    """Row of one negative-control signature."""
+    known = math.isfinite(fit.ci_low)
+    return _row(
+        claim,
+        "negative_signature",
+        f"negative control {name}",
+        f"interval includes 0 or lies below {claim.sesoi:g}",
+        known and not contaminated(fit.ci_low, fit.ci_high, sign=claim.sign, sesoi=claim.sesoi),
+        signature=name,
+        n_patients=fit.n,
+        estimate=fit.estimate,
+        ci_low=fit.ci_low,
+        ci_high=fit.ci_high,
+    )
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,44 @@ def split_controls(claim: Claim, rules: Rules, check: SelfCheck, *, seed: int) -
             )
         )
     return rows
+
+
+BLOOD: Final = "HEM"
+"""Group of the marrow's blood cells."""
+
+
+def blood_split(claim: Claim, rules: Rules, check: SelfCheck | None, *, seed: int) -> dict[str, Any]:
+    """Blood cells of the marrow as pseudo-DTCs: split in two at the number and depth of the tumour cells, expected 0.
+
+    It never decides: it says whether the route finds something where there is nothing, in cells of another kind than
+    those that :func:`split_reference` splits.
+    """
+    label = "marrow blood cells split in two, at the number and depth of DTCs"
+    if check is None or check.differences.shape[0] < rules.estimate_patients:
+        return _row(claim, "blood_split", label, "needs blood cells of three marrows in which the score works", False)
+    return split_controls(claim, rules, check, seed=seed)[0] | {"control": "blood_split", "label": label}
+
+
+def blood_contrast(claim: Claim, fit: MetaAnalysis | None) -> dict[str, Any]:
+    """Blood cells of the marrow minus the reference cells: what contamination would look like. Shown, never decides."""
+    label, expectation = (
+        f"marrow blood cells minus {claim.b}",
+        "shown: where blood in a tumour cell would move the claim",
+    )
+    if fit is None or not math.isfinite(fit.estimate):
+        return _row(claim, "blood_minus_reference", label, expectation, True)
+    return _row(
+        claim,
+        "blood_minus_reference",
+        label,
+        expectation,
+        True,
+        signature=claim.primary_signature,
+        n_patients=fit.n,
+        estimate=fit.estimate,
+        ci_low=fit.ci_low,
+        ci_high=fit.ci_high,
+    )
 
 
 def depth_control(

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import pandas as pd
+
 from dtcflow.contracts import CODES
 
 CODE_ORDER: Final = (
-    *("NO_TUMOUR_CELLS", "NOT_EVALUATED", "NO_DATA", "LOW_N", "CONFOUNDED", "LOW_CELLS", "LOW_COVERAGE", "LOW_QUALITY"),
-    *("GATE_FAILED", "CONTAMINATION", "IMPRECISE", "FRAGILE", "GENE_SET_NULL", "NOT_ROBUST_TO_COVARIATES"),
-    "NO_EFFECT_SHOWN",
+    *("NO_TUMOUR_CELLS", "NOT_EVALUATED", "NO_DATA", "DOUBTFUL_IDENTITY", "LOW_N", "CONFOUNDED", "LOW_CELLS"),
+    *("LOW_COVERAGE", "LOW_QUALITY", "GATE_FAILED", "CONTAMINATION", "IMPRECISE", "FRAGILE", "GENE_SET_NULL"),
+    *("NOT_ROBUST_TO_COVARIATES", "NO_EFFECT_SHOWN"),
 )
 """Order in which codes are listed: what would have to be mended first comes first."""
 
@@ -83,6 +85,7 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decisi
     """
     broken = [rule for rule in rules if not rule.holds]
     hard = [rule.code for rule in broken if rule.blocks == "verdict"]
+    broken_codes = {rule.code for rule in broken}
     soft = [rule.code for rule in broken if rule.blocks == "support"]
     if wanted == "SUPPORTED" and not broken:
         return Decision("SUPPORTED", ())
@@ -92,7 +95,7 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decisi
     if wanted == "SUPPORTED":
         codes += soft
     elif wanted == "INCONCLUSIVE":
-        codes += [*soft, "NO_EFFECT_SHOWN"] if tested and "LOW_N" not in hard else soft
+        codes += [*soft, "NO_EFFECT_SHOWN"] if tested and "LOW_N" not in broken_codes else soft
     return Decision("INCONCLUSIVE", order_codes(codes))
 
 
@@ -109,3 +112,30 @@ def refutes(*, high90: float, low90: float, low: float, high: float, sign: int, 
     upper90 = high90 if sign > 0 else -low90
     upper95 = high if sign > 0 else -low
     return bool(math.isfinite(upper90) and (upper90 < sesoi or upper95 < 0))
+
+
+def overturned(wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: float) -> list[str]:
+    """Patients without whom one part of a claim would no longer say what it says.
+
+    For SUPPORTED the interval must still exclude zero in the predicted direction and the estimate still reach
+    ``sesoi``; for NOT_SUPPORTED the part must still be refuted. Nothing can be overturned in an undecided claim. The
+    exact p is not asked for: without one of six patients it cannot be below .0625.
+
+    Parameters
+    ----------
+    leave_one_out
+        One row per patient left out: ``patient_id estimate ci_low ci_high ci90_low ci90_high``.
+    """
+    if wanted not in ("SUPPORTED", "NOT_SUPPORTED"):
+        return []
+    out = []
+    for row in leave_one_out.to_dict("records"):
+        if wanted == "SUPPORTED":
+            low = row["ci_low"] if sign > 0 else -row["ci_high"]
+            kept = low > 0 and row["estimate"] * sign >= sesoi
+        else:
+            limits = {"low90": row["ci90_low"], "high90": row["ci90_high"]}
+            kept = refutes(**limits, low=row["ci_low"], high=row["ci_high"], sign=sign, sesoi=sesoi)
+        if not kept:
+            out.append(str(row["patient_id"]))
+    return out

@@ -107,3 +107,66 @@ def find_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTORS) -> Al
         both = [p for p in sorted(set(patients)) if (p, 0) in levels.index and (p, 1) in levels.index]
         unmixed[name] = sum(not (levels[(p, 0)] & levels[(p, 1)]) for p in both)
     return Aliasing(tuple(found), unmixed)
+
+
+MAX_SHIFT = 0.5
+"""From this distance between the two groups' shares of platforms or batches on, most of a difference may be theirs."""
+
+
+def find_unpaired_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTORS) -> Aliasing:
+    """Check whether the group of an unpaired contrast is estimable within studies given platform and batch.
+
+    Parameters
+    ----------
+    samples
+        One row per sample: ``patient_id``, ``side`` (0, 1) and any of ``factors``; ``study`` is what patients are
+        compared within.
+    factors
+        Columns to check.
+
+    Notes
+    -----
+    Study: aliased when no study has both groups. The others: aliased when the group's column does not add to the rank
+    of [studies, levels], or when the two groups of the studies that have both are spread so differently over the levels
+    that more than half of one would have to change places (total variation distance), even if a few patients cross.
+    Levels that one patient only has are no shared artefact and form the baseline, as in :func:`find_aliasing`.
+    """
+    if samples.empty or samples["side"].nunique() < 2:
+        return Aliasing((), {})
+    study = samples["study"].astype(str) if "study" in samples else pd.Series("", index=samples.index)
+    sides = samples["side"].groupby(study).nunique()
+    both = study.isin(sides.index[sides == 2])
+    if not both.any():
+        return Aliasing(("study",), {})
+    kept = samples[both].reset_index(drop=True)
+    patients = kept["patient_id"].astype(str)
+    own_study = study[both].reset_index(drop=True)
+    blocks = pd.get_dummies(own_study).to_numpy(dtype=float)
+    side = kept["side"].to_numpy(dtype=float)[:, None]
+    found = []
+    columns = {name: _dummies(kept[name].astype(str), patients) for name in factors if name in kept and name != "study"}
+    columns = {name: matrix for name, matrix in columns.items() if matrix.shape[1]}
+
+    def aliased(*matrices: NDArray[np.float64]) -> bool:
+        known = np.column_stack([blocks, *matrices])
+        return bool(np.linalg.matrix_rank(np.column_stack([known, side])) == np.linalg.matrix_rank(known))
+
+    for name, matrix in columns.items():
+        if aliased(matrix) or _shifted(matrix, own_study, side[:, 0]):
+            found.append(name)
+    if not found and len(columns) > 1 and aliased(*columns.values()):
+        found = [" + ".join(columns)]
+    return Aliasing(tuple(found), {})
+
+
+def _shifted(levels: NDArray[np.float64], study: pd.Series, side: NDArray[np.float64]) -> bool:
+    """Whether the groups of a study sit on different levels, averaged over studies by their size."""
+    full = np.column_stack([levels, 1.0 - levels.sum(axis=1)])
+    distances, weights = [], []
+    for name in sorted(set(study)):
+        own = (study == name).to_numpy(dtype=bool)
+        shares = [full[own & (side == k)].mean(axis=0) for k in (0, 1)]
+        n = [int((own & (side == k)).sum()) for k in (0, 1)]
+        distances.append(float(np.abs(shares[0] - shares[1]).sum() / 2))
+        weights.append(n[0] * n[1] / sum(n))
+    return bool(np.average(distances, weights=weights) > MAX_SHIFT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,8 +11,8 @@ import pandas as pd
 from scipy.special import expit
 
 from dtcflow.contracts import EPITHELIAL, UNKNOWN
-from dtcflow.evidence.contrasts import tumour_patients
 from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip
+from dtcflow.evidence.layout import at_timepoint, tumour_patients
 from dtcflow.evidence.plan import GROUPS, Claim, Rules
 
 CONTINUITY = 0.5
@@ -35,6 +36,10 @@ class Identity:
         Patients with at least ``claim.called_cells`` called cells.
     n_malignant
         Called cells of the compartment over all patients, putative or not.
+    sampled
+        Whether the cohort has a sample of the compartment.
+    doubts
+        Pairs of the gate's patients that may be one person, in words.
     """
 
     patients: pd.DataFrame
@@ -47,6 +52,8 @@ class Identity:
     p_value: float
     n_called: int
     n_malignant: int
+    sampled: bool = True
+    doubts: tuple[str, ...] = ()
 
 
 NOT_NORMAL: Final = (EPITHELIAL, UNKNOWN, "mixed")
@@ -71,7 +78,7 @@ def putative(cells: pd.DataFrame, *, epithelial_z: float, epithelial_markers: in
     return (z >= epithelial_z) & (markers >= epithelial_markers) & lineage
 
 
-def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
+def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules, *, doubts: Sequence[str] = ()) -> Identity:
     """Estimate the share of putative tumour cells that are called malignant, with the patient as the unit.
 
     A patient with ``k`` called of ``m`` putative cells contributes the log-odds ``log((k + 1/2) / (m - k + 1/2))``
@@ -88,9 +95,11 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
         Whose group ``a`` is asked about, with the definition of a putative cell.
     rules
         ``value_cells``: putative cells a patient needs.
+    doubts
+        Pairs of patients that may be one person, in words.
     """
     compartment = GROUPS[claim.a]
-    here = cells.loc[cells["compartment"] == compartment]
+    here = cells.loc[(cells["compartment"] == compartment).to_numpy(dtype=bool) & at_timepoint(cells, claim.timepoint)]
     is_putative = putative(here, epithelial_z=claim.epithelial_z, epithelial_markers=claim.epithelial_markers)
     malignant = here["malignant_call"] == "malignant"
     patient = here["patient_id"].astype(str)
@@ -152,4 +161,6 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules) -> Identity:
         p_value=test.p_value,
         n_called=int((patients["n_called_a"] >= claim.called_cells).sum()),
         n_malignant=int(malignant.sum()),
+        sampled=bool(sampled),
+        doubts=tuple(doubts),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -15,7 +15,9 @@ from dtcflow.evidence.adjust import adjusted_values
 from dtcflow.evidence.contrasts import Differences, Floats, Layout, average, differences, group_values, lay_out
 from dtcflow.evidence.design import FACTORS, Aliasing, find_aliasing
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, set_null_p, sign_flip
-from dtcflow.evidence.plan import GROUPS, Claim, Rules
+from dtcflow.evidence.layout import at_timepoint, cells_of
+from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
+from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
 from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS, Robustness, assess, combine, specifications
 from dtcflow.evidence.scoring import Scored, score_contrast
@@ -27,8 +29,11 @@ NO_TEST: Final = SignFlip(NAN, 0, True)
 NOT_ALIASED: Final = Aliasing((), {})
 PATIENT_COLUMNS: Final = (
     *("patient_id", "contrast", "signature", "n_cells_a", "n_cells_b", "value_a", "value_b", "difference", "variance"),
-    *("usable", "reason", "n_called_a", "n_called_b", "scale", "share_kept_a", "share_kept_b"),
+    *("usable", "reason", "n_called_a", "n_called_b", "scale", "share_kept_a", "share_kept_b", "samples_left_out"),
 )
+BLOOD_REPEATS: Final = 5
+"""Depth repeats of the controls made of blood cells."""
+DOUBT_COLUMNS: Final = ("patient_id", "other_patient_id", "detail")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,13 @@ class Cohort:
         Signatures by name.
     synonyms
         Older and newer gene symbols.
+    markers
+        Marker panels that named the cell types; tested signatures lose their genes.
+    samples
+        The sample sheet, one row per sample, or None.
+    doubts
+        Findings of the identity check that cast doubt on who is who: one row per pair of patients that share cells
+        (``patient_id other_patient_id detail``).
     """
 
     cells: pd.DataFrame
@@ -54,6 +66,9 @@ class Cohort:
     genes: pd.Index
     panel: Mapping[str, GeneSet]
     synonyms: Synonyms | pd.DataFrame | None
+    markers: Mapping[str, GeneSet] = field(default_factory=dict)
+    samples: pd.DataFrame | None = None
+    doubts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DOUBT_COLUMNS)))
 
 
 def _no_leave_one_out() -> pd.DataFrame:
@@ -97,6 +112,22 @@ class Paired:
     depth_repeats: int = 0
     n_cells: int = 0
     n_genes_used: int = 0
+    n_sides: tuple[int, int] | None = None
+    """Patients on each side, of an unpaired contrast."""
+    method: str = "Paule-Mandel mean with a Hartung-Knapp-Sidik-Jonkman t interval; p by sign-flip over patients"
+    removed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Genes taken out of tested signatures because they also chose the cells."""
+    doubts: tuple[str, ...] = ()
+    """Pairs of patients that may be one person, in words."""
+    scored: Scored | None = None
+    values: Differences | None = None
+    """Scores of the cells and differences of the patients, for claims about this one."""
+    adjusted_values: Differences | None = None
+
+    @property
+    def p_value(self) -> float:
+        """P value that is adjusted within the claim's family."""
+        return self.test.p_value
 
 
 def patient_rows(
@@ -133,19 +164,75 @@ def patient_rows(
         if shares is not None:
             frame.loc[names, ["share_kept_a", "share_kept_b"]] = shares
     frame["n_called_a"], frame["n_called_b"] = overview["n_cells_a"], overview["n_cells_b"]
+    frame["samples_left_out"] = overview["samples_left_out"]
     frame["contrast"], frame["signature"] = claim.contrast, signature
     frame = frame.rename_axis("patient_id").reset_index()[list(PATIENT_COLUMNS)]
     whole = dict.fromkeys(("n_cells_a", "n_cells_b", "n_called_a", "n_called_b"), "int64")
     return frame.astype(whole).assign(analysis=analysis)
 
 
-def _samples(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+def samples_of(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """One row per sample, side and factor levels that enters the contrast."""
     there = [name for name in FACTORS if name in cells]
     rows = layout.table["row"].to_numpy(dtype=np.int64)
     own = cells.loc[rows, ["patient_id", "sample_id", *there]].reset_index(drop=True)
     own["side"] = layout.table["side"].to_numpy(dtype=np.int64)
     return own.drop_duplicates().reset_index(drop=True)
+
+
+def begin(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Mapping[str, Any], seed: int) -> Paired:
+    """Lay out the cells of a contrast; nothing is scored yet."""
+    cells = cohort.cells
+    layout = lay_out(
+        cells,
+        a=claim.a,
+        b=claim.b,
+        strict_q=rules.strict_q,
+        minimum=rules.value_cells,
+        max_cells=int(settings["max_cells_per_group"]),
+        seed=seed,
+        timepoint=claim.timepoint,
+        paired=claim.design == "paired",
+    )
+    there = cells.loc[at_timepoint(cells, claim.timepoint), "compartment"]
+    wanted = [POPULATIONS[group] for group in (claim.a, claim.b)]
+    return Paired(
+        claim=claim,
+        layout=layout,
+        patients=patient_rows(layout, claim=claim, analysis="primary", signature=claim.primary_signature),
+        n_called_a=int(layout.overview["n_cells_a"].sum()),
+        compartments_absent=tuple(group.place for group in wanted if not there.isin(group.compartments).any()),
+        covariates_missing=claim.covariates,
+        doubts=doubts_among(cohort.doubts, layout.patients),
+    )
+
+
+def doubts_among(doubts: pd.DataFrame, patients: Sequence[str]) -> tuple[str, ...]:
+    """Pairs of these patients whose samples share cells, in words."""
+    both = doubts["patient_id"].isin(patients) & doubts["other_patient_id"].isin(patients)
+    kept = doubts[both].sort_values(list(DOUBT_COLUMNS))
+    return tuple(f"{one} and {other}: {detail}" for one, other, detail in kept[list(DOUBT_COLUMNS)].to_numpy())
+
+
+def score_claim(
+    cohort: Cohort, claim: Claim, rules: Rules, layout: Layout, *, settings: Mapping[str, Any], seed: int
+) -> tuple[Scored, dict[str, tuple[str, ...]]]:
+    """Score every signature of a claim, and return the genes taken out of each (:func:`plan_checks.claim_panel`)."""
+    sets, removed = claim_panel(claim, cohort.panel, cohort.markers)
+    scored = score_contrast(
+        cohort.counts[layout.table["row"].to_numpy(dtype=np.int64)],
+        cohort.genes,
+        layout,
+        sets,
+        tested=[claim.primary_signature],
+        repeats=int(settings["depth_repeats"]),
+        n_null=rules.random_sets,
+        trim=rules.trim,
+        minimum_coverage=rules.coverage,
+        synonyms=cohort.synonyms,
+        seed=seed,
+    )
+    return scored, removed
 
 
 def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Mapping[str, Any], seed: int) -> Paired:
@@ -167,41 +254,12 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     Paired
         Complete also when nothing can be computed: then every number is NaN and every patient has a reason.
     """
-    cells = cohort.cells
-    layout = lay_out(
-        cells,
-        a=claim.a,
-        b=claim.b,
-        strict_q=rules.strict_q,
-        minimum=rules.value_cells,
-        max_cells=int(settings["max_cells_per_group"]),
-        seed=seed,
-    )
-    absent = tuple(GROUPS[group] for group in (claim.a, claim.b) if not (cells["compartment"] == GROUPS[group]).any())
-    start = Paired(
-        claim=claim,
-        layout=layout,
-        patients=patient_rows(layout, claim=claim, analysis="primary", signature=claim.primary_signature),
-        n_called_a=int(layout.overview["n_cells_a"].sum()),
-        compartments_absent=absent,
-        covariates_missing=claim.covariates,
-    )
+    start = begin(cohort, claim, rules, settings=settings, seed=seed)
+    layout, cells = start.layout, cohort.cells
     if not layout.patients:
         return start
     rows = layout.table["row"].to_numpy(dtype=np.int64)
-    scored = score_contrast(
-        cohort.counts[rows],
-        cohort.genes,
-        layout,
-        {name: cohort.panel[name] for name in claim.required_signatures()},
-        tested=[claim.primary_signature],
-        repeats=int(settings["depth_repeats"]),
-        n_null=rules.random_sets,
-        trim=rules.trim,
-        minimum_coverage=rules.coverage,
-        synonyms=cohort.synonyms,
-        seed=seed,
-    )
+    scored, removed = score_claim(cohort, claim, rules, layout, settings=settings, seed=seed)
     own = cells.loc[rows]
     values = differences(
         average([group_values(z, layout, trim=rules.trim) for z in scored.matched]), minimum=rules.value_cells
@@ -210,7 +268,7 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     found = replace(
         start,
         patients=_signature_rows(claim, layout, scored, values),
-        aliasing=find_aliasing(_samples(cells, layout)),
+        aliasing=find_aliasing(samples_of(cells, layout)),
         sensitivity=table,
         coverage=scored.coverage,
         median_genes=_median_genes(claim, layout, scored),
@@ -218,15 +276,59 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
         depth_repeats=len(scored.matched),
         n_cells=len(layout.table),
         n_genes_used=scored.n_genes_used,
+        removed=removed,
+        scored=scored,
+        values=values,
     )
     column = scored.column(claim.primary_signature)
     if column is None:
         return found
     found = _with_adjustment(found, own, scored, float(values.scale[column]), rules)
+    blood = _blood_controls(cohort, claim, rules, settings=settings, seed=seed)
     # an estimate from one or two patients would be shown as if it meant something
     if len(layout.patients) >= rules.estimate_patients:
         found = _with_estimate(found, scored, values, column, rules, seed)
-    return _with_controls(found, scored, values, column, rules, repeats=int(settings["self_check_repeats"]), seed=seed)
+    repeats = int(settings["self_check_repeats"])
+    return _with_controls(found, scored, values, column, rules, blood, repeats=repeats, seed=seed)
+
+
+def _blood_controls(
+    cohort: Cohort, claim: Claim, rules: Rules, *, settings: Mapping[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """Controls made of the marrow's blood cells, for claims about tumour cells of the marrow."""
+    if claim.a != "DTC" or claim.b == control.BLOOD or not cells_of(cohort.cells, control.BLOOD).any():
+        return []
+    few = {**settings, "depth_repeats": min(BLOOD_REPEATS, int(settings["depth_repeats"]))}
+    bare = replace(
+        claim,
+        confirmatory_signature="",
+        sensitivity_signatures=(),
+        reported_signatures=(),
+        negative_controls=(),
+        covariates=(),
+        purged_signatures=(),
+        borrowed=(),
+        rivals=(),
+    )
+    check = fit = None
+    for a, b in ((claim.a, control.BLOOD), (control.BLOOD, claim.b)):
+        own = replace(bare, a=a, b=b)
+        layout = begin(cohort, own, rules, settings=few, seed=seed).layout
+        if len(layout.patients) < rules.estimate_patients:
+            continue
+        # the signature is that of the claim: marker genes of blood cells are no matter here
+        scored, _ = score_claim(cohort, bare, rules, layout, settings=few, seed=seed)
+        column = scored.column(claim.primary_signature)
+        if column is None:
+            continue
+        groups = average([group_values(z, layout, trim=rules.trim) for z in scored.matched])
+        values = differences(groups, minimum=rules.value_cells)
+        if b == control.BLOOD:
+            repeats, scale = int(settings["self_check_repeats"]), float(values.scale[column])
+            check = control.split_reference(layout, scored, column, rules, repeats=repeats, scale=scale, seed=seed)
+        else:
+            fit = combine(values, column)
+    return [control.blood_split(claim, rules, check, seed=seed), control.blood_contrast(claim, fit)]
 
 
 def _shares(layout: Layout, scored: Scored) -> Floats:
@@ -288,6 +390,7 @@ def _with_adjustment(found: Paired, own: pd.DataFrame, scored: Scored, scale: fl
     return replace(
         found,
         adjusted=combine(moved, 0) if enough else BLANK,
+        adjusted_values=moved,
         patients=pd.concat([found.patients, rows], ignore_index=True),
     )
 
@@ -315,7 +418,15 @@ def _with_estimate(found: Paired, scored: Scored, values: Differences, column: i
 
 
 def _with_controls(
-    found: Paired, scored: Scored, values: Differences, column: int, rules: Rules, *, repeats: int, seed: int
+    found: Paired,
+    scored: Scored,
+    values: Differences,
+    column: int,
+    rules: Rules,
+    blood: list[dict[str, Any]],
+    *,
+    repeats: int,
+    seed: int,
 ) -> Paired:
     """Add every control, and the gene-set null that is both a control and a test."""
     claim, layout, scale = found.claim, found.layout, found.scale
@@ -330,6 +441,7 @@ def _with_controls(
         control.random_set_control(claim, null, p_gene_set, found.fit.n),
         control.flip_control(claim, values, column, seed=seed),
         control.depth_control(claim, rules, layout, scored, column, scale),
+        *blood,
     ]
     return replace(
         found,

@@ -4,19 +4,63 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from dtcflow.contracts import InputError, Problem
+from dtcflow.contracts import EPITHELIAL, HAEMATOPOIETIC_TYPES, InputError, Problem
 from dtcflow.io.config import read_yaml
-from dtcflow.io.schema import fill_defaults, load_schema, suggest, violations
+from dtcflow.io.schema import fill_defaults, load_schema, violations
 
 SCHEMA: Final = "claims.schema.yaml"
 GROUPS: Final = {"DTC": "marrow", "PT": "primary", "CTC": "blood", "MET": "metastasis"}
 """Groups of malignant cells a claim can contrast, by the compartment they come from."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Cells a claim can contrast.
+
+    Attributes
+    ----------
+    compartments
+        Where its samples come from.
+    cell_types
+        Annotated types of its cells; empty for malignant cells, which are chosen by their call.
+    cell
+        What one of them is called in messages.
+    """
+
+    compartments: tuple[str, ...]
+    cell_types: tuple[str, ...] = ()
+    cell: str = "malignant cell"
+
+    @property
+    def malignant(self) -> bool:
+        """Whether its cells are malignant (called and alone in their droplet) or normal (called normal)."""
+        return not self.cell_types
+
+    @property
+    def place(self) -> str:
+        """The compartments in words."""
+        return " or ".join(self.compartments)
+
+
+POPULATIONS: Final = {
+    **{name: Population((compartment,)) for name, compartment in GROUPS.items()},
+    "NE": Population(("normal_breast", "primary"), (EPITHELIAL,), "normal epithelial cell"),
+    "HEM": Population(("marrow",), HAEMATOPOIETIC_TYPES, "normal haematopoietic cell"),
+}
+"""Groups a claim can contrast: malignant cells of four compartments, normal epithelium, blood cells of the marrow."""
+CONTRAST_WORDS: Final = {
+    "identity_share": "{a} / putative {a}",
+    "existence": "halves within {a}",
+    "duality": "cells within {a}",
+    "dissimilarity": "pairs of {a}",
+    "rarity": "{a} / nucleated marrow cells",
+}
+"""What a claim compares, as it is written in tables; a difference of two groups where nothing is said."""
 CELL_COVARIATES: Final = ("log_genes", "log_counts", "pct_mt")
 """Covariates that are not signatures; the first two are taken at the harmonised depth."""
 
@@ -31,6 +75,7 @@ class Rules:
     value_cells: int
     cells_a: int
     cells_b: int
+    cells_fraction: int
     coverage: float
     detected_genes: int
     effective_genes: float
@@ -66,6 +111,18 @@ class Claim:
     epithelial_z: float
     epithelial_markers: int
     called_cells: int
+    design: str
+    timepoint: str
+    of: str
+    purged_signatures: tuple[str, ...]
+    exceeded_signatures: tuple[str, ...]
+    cycling_sesoi: float
+    dormancy_signature: str
+    subset_cells: int
+    borrowed: tuple[str, ...] = ()
+    """Signatures that another claim (``of``) reads off this one's contrast."""
+    rivals: tuple[str, ...] = ()
+    """Signatures that this claim's effect is compared with by another one, each without the genes of this claim's."""
 
     @property
     def sign(self) -> int:
@@ -75,10 +132,15 @@ class Claim:
     @property
     def contrast(self) -> str:
         """The contrast as it is written in tables."""
-        return f"{self.a} - {self.b}" if self.test == "paired_contrast" else f"{self.a} / putative {self.a}"
+        return CONTRAST_WORDS.get(self.test, "{a} - {b}").format(a=self.a, b=self.b)
 
     def multiverse_signatures(self) -> list[tuple[str, str, str]]:
-        """Signature, purge and the panel's name for the two, for every voting specification."""
+        """Signature, purge and the panel's name for the two, for every voting specification.
+
+        A claim without ``sensitivity_signatures`` is repeated on its primary signature as it is.
+        """
+        if not self.sensitivity_signatures:
+            return [(self.primary_signature, "none", self.primary_signature)] if self.primary_signature else []
         return [
             (name, purge, name if purge == "none" else f"{name}_{purge}")
             for name in self.sensitivity_signatures
@@ -91,10 +153,19 @@ class Claim:
 
     def required_signatures(self) -> tuple[str, ...]:
         """Every signature this claim scores, each once, in a fixed order."""
-        names: list[str] = [self.primary_signature, self.confirmatory_signature]
+        names: list[str] = [self.primary_signature, self.confirmatory_signature, self.dormancy_signature]
         names += [name for _, _, name in self.multiverse_signatures()]
-        names += [*self.reported_signatures, *self.negative_controls, *self.signature_covariates()]
+        names += [*self.reported_signatures, *self.purged_signatures]
+        names += [*self.negative_controls, *self.exceeded_signatures, *self.signature_covariates()]
+        names += [*self.borrowed, *self.rivals]
         return tuple(dict.fromkeys(name for name in names if name))
+
+    def tested_signatures(self) -> tuple[str, ...]:
+        """Signatures whose effect the claim is about: these must not have chosen the cells."""
+        names: list[str] = [self.primary_signature, self.confirmatory_signature, self.dormancy_signature]
+        names += self.reported_signatures
+        names += [name for _, _, name in self.multiverse_signatures()]
+        return tuple(dict.fromkeys(name for name in [*names, *self.purged_signatures] if name))
 
 
 @dataclass(frozen=True)
@@ -169,132 +240,51 @@ def load_plan(source: Mapping[str, Any] | str | Path, *, where: str | None = Non
     plain = json.loads(json.dumps(raw, default=str))
     problems = violations(schema, plain, where=where)
     if problems:
-        raise _error(where, problems)
+        raise plan_error(where, problems)
     values = fill_defaults(schema, plain)
     item = schema["properties"]["claims"]["items"]
     values["claims"] = [fill_defaults(item, claim) for claim in plain["claims"]]
-    problems = list(_cross_checks(values, where))
+    from dtcflow.evidence.plan_checks import cross_checks
+
+    problems = list(cross_checks(values, where))
     if problems:
-        raise _error(where, problems)
+        raise plan_error(where, problems)
     hypothesis = values["hypothesis"]
     return Plan(
         statement=hypothesis["statement"],
         gates=tuple(hypothesis["gates"]),
         necessary=tuple(hypothesis["necessary"]),
         rules=Rules(**values["rules"]),
-        claims=tuple(_claim(claim) for claim in values["claims"]),
+        claims=_claims(values["claims"]),
         sha256=canonical_sha256(values),
         values=values,
     )
 
 
-def _error(where: str, problems: list[Problem]) -> InputError:
+def plan_error(where: str, problems: list[Problem]) -> InputError:
+    """Return the error that lists the problems of a plan."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return InputError(f"{where}: {count} in the analysis plan", problems)
 
 
-def _claim(values: Mapping[str, Any]) -> Claim:
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key != "contrast"
-    }
-    return Claim(a=values["contrast"]["a"], b=values["contrast"]["b"], **fields)
+OF_ANOTHER: Final = ("a", "b", "direction", "sesoi", "primary_signature", "covariates", "design", "timepoint")
+"""What a claim about another claim (``of``) takes from it, so that the two cannot drift apart."""
 
 
-def _cross_checks(values: Mapping[str, Any], where: str) -> Iterable[Problem]:
-    """Rules over several keys."""
-    claims, hypothesis, rules = values["claims"], values["hypothesis"], values["rules"]
-    ids = [claim["id"] for claim in claims]
-    for name, times in Counter(ids).items():
-        if times > 1:
-            yield Problem(where, f"{name} {times} times", "every id once", "rename one of them", key="claims.id")
-    roles = {claim["id"]: claim["role"] for claim in claims}
-    for block, role in (("gates", "gate"), ("necessary", "necessary")):
-        for name in hypothesis[block]:
-            key = f"hypothesis.{block}"
-            if name not in roles:
-                near = suggest(name, ids)
-                fix = f"did you mean {near!r}?" if near else "add the claim, or take it out of this list"
-                yield Problem(where, repr(name), f"one of {', '.join(ids)}", fix, key=key)
-            elif roles[name] != role:
-                yield Problem(
-                    where, f"{name} with role {roles[name]}", f"role {role}", "change the role or this list", key=key
-                )
-        for name in sorted(name for name, found in roles.items() if found == role and name not in hypothesis[block]):
-            yield Problem(
-                where,
-                f"{name} with role {role}, not in this list",
-                "all claims of that role",
-                f"add {name}, or give it another role",
-                key=f"hypothesis.{block}",
-            )
-    if rules["estimate_patients"] > rules["confirmatory_patients"]:
-        yield Problem(
-            where,
-            str(rules["estimate_patients"]),
-            f"at most confirmatory_patients ({rules['confirmatory_patients']})",
-            "lower it",
-            key="rules.estimate_patients",
-        )
-    for number, claim in enumerate(claims):
-        yield from _claim_checks(claim, where, f"claims.{number}")
-
-
-def _claim_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
-    if not claim["evaluated"]:
-        if claim["family"] != "none":
-            yield Problem(
-                where,
-                f"{claim['id']}: family {claim['family']} and evaluated: false",
-                "family: none",
-                "a claim that is not tested cannot count in a family",
-                key=f"{key}.family",
-            )
-        return
-    if claim["test"] == "identity_share":
-        if not 0 < claim["sesoi"] < 1:
-            yield Problem(where, str(claim["sesoi"]), "a share between 0 and 1", "write 0.5", key=f"{key}.sesoi")
-        return
-    if claim["contrast"]["a"] == claim["contrast"]["b"]:
-        yield Problem(
-            where,
-            f"{claim['contrast']['a']} - {claim['contrast']['b']}",
-            "two different groups",
-            "change one of them",
-            key=f"{key}.contrast",
-        )
-    if not claim["primary_signature"]:
-        fix = "name the signature that decides"
-        yield Problem(where, "nothing", "the name of a signature", fix, key=f"{key}.primary_signature")
-    for name in claim["negative_controls"]:
-        if name in (claim["primary_signature"], claim["confirmatory_signature"]):
-            yield Problem(
-                where, name, "a signature that the claim does not test", "take it out", key=f"{key}.negative_controls"
-            )
-
-
-def check_signatures(plan: Plan, known: Collection[str], *, where: str = "claims") -> None:
-    """Refuse a plan that names a signature the panel does not have; all of them are named at once.
-
-    Raises
-    ------
-    InputError
-        With one problem per unknown name and claim.
-    """
-    problems = []
-    for claim in plan.claims:
-        if not claim.evaluated or claim.test != "paired_contrast":
-            continue
-        for name in claim.required_signatures():
-            if name not in known:
-                near = suggest(name, known)
-                problems.append(
-                    Problem(
-                        where,
-                        f"{name}, which no panel entry or gene set has",
-                        "a signature of the panel, one of its _NOPROLIF/_NOPROLIF_NOEMT variants, or of your GMT files",
-                        f"did you mean {near!r}?" if near else "correct the name or add the gene set",
-                        key=f"claim {claim.id}",
-                    )
-                )
-    if problems:
-        raise _error(where, problems)
+def _claims(values: list[dict[str, Any]]) -> tuple[Claim, ...]:
+    """Claims as they are evaluated: a claim about another one speaks of the same contrast."""
+    known = {fields_of.name for fields_of in fields(Claim)}
+    plain = []
+    for claim in values:
+        one = {key: tuple(v) if isinstance(v, list) else v for key, v in claim.items() if key in known}
+        plain.append(one | {"a": claim["contrast"]["a"], "b": claim["contrast"]["b"]})
+    by_id = {claim["id"]: claim for claim in plain}
+    out = []
+    for claim in plain:
+        readers = [other for other in plain if other["evaluated"] and other["of"] == claim["id"]]
+        borrowed = dict.fromkeys(name for other in readers for name in other["purged_signatures"])
+        rivals = dict.fromkeys(name for other in readers for name in other["exceeded_signatures"])
+        if claim["evaluated"] and claim["of"]:
+            claim = claim | {key: by_id[claim["of"]][key] for key in OF_ANOTHER}
+        out.append(Claim(**claim, borrowed=tuple(borrowed), rivals=tuple(rivals)))
+    return tuple(out)

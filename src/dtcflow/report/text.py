@@ -51,6 +51,7 @@ CODE_REMEDIES: Final[dict[str, str]] = {
     "NOT_ROBUST_TO_COVARIATES": "data in which cell cycle, depth and stress do not differ between compartments",
     "NO_TUMOUR_CELLS": "samples in which malignant cells are found; see the smallest detectable change in the "
     "copy-number section",
+    "DOUBTFUL_IDENTITY": "samples whose owner is settled: the findings are in intake/identity.tsv",
 }
 
 ROLE_WORDS: Final = {

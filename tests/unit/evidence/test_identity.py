@@ -89,7 +89,7 @@ def test_cells_without_epithelial_evidence_count_neither_as_putative_nor_as_call
         ([5] * 6, [20] * 6, "NOT_SUPPORTED", ()),
         ([6] * 6, [6] * 6, "INCONCLUSIVE", ("NO_EFFECT_SHOWN",)),
         ([0] * 6, [6] * 6, "INCONCLUSIVE", ("NO_TUMOUR_CELLS", "LOW_CELLS")),
-        ([], (), "INCONCLUSIVE", ("NO_TUMOUR_CELLS", "LOW_N", "LOW_CELLS")),
+        ([], (), "INCONCLUSIVE", ("NO_TUMOUR_CELLS", "NO_DATA", "LOW_N", "LOW_CELLS")),
     ],
 )
 def test_gate(plan, called, other, verdict, codes):
@@ -99,7 +99,7 @@ def test_gate(plan, called, other, verdict, codes):
             columns=["patient_id", "compartment", "malignant_call", "epithelial_z", "n_epithelial_markers", "cell_type"]
         )
     claim = plan.claim("C0")
-    judged = judge_identity(claim, plan.rules, identity_share(cells, claim, plan.rules), sampled=True)
+    judged = judge_identity(claim, plan.rules, identity_share(cells, claim, plan.rules))
     assert (judged.decision.verdict, judged.decision.codes) == (verdict, codes)
 
 
@@ -107,15 +107,13 @@ def test_no_marrow_sample_is_said(plan):
     cells = marrow([3] * 6).assign(compartment="primary")
     claim = plan.claim("C0")
     found = identity_share(cells, claim, plan.rules)
-    judged = judge_identity(claim, plan.rules, found, sampled=False)
+    judged = judge_identity(claim, plan.rules, found)
     assert "NO_DATA" in judged.decision.codes
     assert set(found.patients["reason"]) == {"no marrow sample"}
 
 
 def test_detectable_share_lies_between_a_half_and_one(plan):
     claim = plan.claim("C0")
-    row = judge_identity(
-        claim, plan.rules, identity_share(marrow([9] * 6, [1] * 6), claim, plan.rules), sampled=True
-    ).row
+    row = judge_identity(claim, plan.rules, identity_share(marrow([9] * 6, [1] * 6), claim, plan.rules)).row
     assert 0.5 < row["mde80"] < 1
     assert row["patients_needed"] == 6

@@ -1,0 +1,454 @@
+"""Cells of one group inside their own patient: chosen, brought to a common footing, freed from depth and cell cycle.
+
+Claims about differences *among* the disseminated tumour cells of a patient (P1, P4) need no second compartment. Primary
+tumour cells serve only to learn what depth, cell cycle and stress do to a score, and as the unit scores are given in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from dtcflow.cells import single_malignant
+from dtcflow.evidence.adjust import MIN_KNOWN
+from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, stream, thin, tumour_patients
+from dtcflow.evidence.inference import MetaAnalysis, random_effects
+from dtcflow.evidence.paired import Cohort
+from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS
+from dtcflow.evidence.scoring import balanced_statistics
+from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
+from dtcflow.scores.signatures import GeneSet, Synonyms
+
+MIN_REFERENCE: Final = 30
+"""Reference cells of the whole cohort below which no slope and no unit is taken from them."""
+MARROW_AXIS: Final = "marrow_axis"
+MARROW_CELLS: Final = 30
+"""Normal marrow cells of one patient that the marrow's profile is taken from."""
+SAMPLE_CELLS: Final = 3
+"""Samples of a patient with fewer cells are taken together, as in the paired contrasts."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Cells of the group (side 0) and reference cells (side 1), ready to be scored.
+
+    Attributes
+    ----------
+    layout
+        All cells; ``overview`` has one row per patient of the cohort.
+    lognorm
+        Cells x genes, log1p counts per 10,000, the reference thinned to the group's depth.
+    statistics
+        Gene statistics random sets are matched on.
+    covariates
+        Cells x covariates whose slopes are taken from reference cells; NaN-free.
+    used, missing
+        Names of the covariates in ``covariates``, and of those that could not be had.
+    nuisance
+        Cells x (log transcripts, and where normal marrow cells are known the marrow axis): slopes on these are the
+        patient's own.
+    median_genes
+        Median over patients of the median number of genes per cell of the group.
+    """
+
+    layout: Layout
+    lognorm: sp.csr_matrix
+    statistics: pd.DataFrame
+    covariates: Floats
+    used: tuple[str, ...]
+    missing: tuple[str, ...]
+    nuisance: Floats
+    median_genes: float
+
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        """Which cells are of the group itself."""
+        return np.asarray(self.layout.side == 0, dtype=bool)
+
+    @property
+    def enough_reference(self) -> bool:
+        """Whether slopes and units can be learned."""
+        return int((~self.own).sum()) >= MIN_REFERENCE
+
+    def blocks(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of the group's cells per usable patient."""
+        usable = self.layout.overview.loc[self.layout.overview["usable"].astype(bool), "patient_id"]
+        own, patient = self.own, self.layout.table["patient_id"].to_numpy()
+        return {str(name): np.flatnonzero(own & (patient == name)) for name in usable}
+
+
+def _capped(cells: pd.DataFrame, limit: int, seed: int, *names: object) -> pd.DataFrame:
+    chosen = cells.sort_values("cell_id", kind="stable")
+    if len(chosen) <= limit:
+        return chosen
+    rng = stream(seed, "cap", *names)
+    return chosen.iloc[np.sort(rng.choice(len(chosen), size=limit, replace=False))]
+
+
+def choose(
+    cells: pd.DataFrame, *, group: str, reference: str, minimum: int, max_cells: int, max_reference: int, seed: int
+) -> Layout:
+    """Choose the malignant cells of a group and the reference cells, patient by patient.
+
+    A patient without a primary keeps its cells; a patient with fewer than ``minimum`` cells of the group is not usable
+    (``overview["reason"]``), its reference cells still serve. See :func:`dtcflow.evidence.contrasts.lay_out` for the
+    columns and the random choice beyond ``max_cells``.
+    """
+    malignant = cells[single_malignant(cells)]
+    compartment = malignant["compartment"].astype(str).to_numpy()
+    patient = malignant["patient_id"].astype(str).to_numpy()
+    sampled = set(cells.loc[cells["compartment"] == GROUPS[group], "patient_id"].astype(str))
+    parts: list[pd.DataFrame] = []
+    overview: list[dict[str, object]] = []
+    for name in tumour_patients(cells):
+        counts = []
+        for side, one in enumerate((group, reference)):
+            found = malignant[(patient == name) & (compartment == GROUPS[one])]
+            counts.append(len(found))
+            if found.empty:
+                continue
+            chosen = _capped(found, max_reference if side else max_cells, seed, name, one)
+            sample = chosen["sample_id"].astype(str)
+            sizes = sample.map(sample.value_counts())
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "cell_id": chosen["cell_id"].astype(str),
+                        "row": chosen.index.to_numpy(dtype=np.int64),
+                        "patient_id": name,
+                        "side": side,
+                        "sample": sample.where(sizes >= SAMPLE_CELLS, SMALL_SAMPLES),
+                    }
+                )
+            )
+        n = counts[0]
+        if name not in sampled:
+            reason = f"no {GROUPS[group]} sample"
+        elif n == 0:
+            reason = f"no malignant cell in {GROUPS[group]}"
+        else:
+            reason = "" if n >= minimum else f"{n} malignant cells in {GROUPS[group]}, {minimum} needed"
+        overview.append(
+            {"patient_id": name, "n_cells_a": n, "n_cells_b": counts[1], "usable": not reason, "reason": reason}
+        )
+    columns = ["cell_id", "row", "patient_id", "side", "sample"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in columns})
+    with_cells = tuple(sorted(set(table["patient_id"].astype(str))))
+    return Layout(
+        table,
+        with_cells,
+        pd.DataFrame(overview, columns=["patient_id", "n_cells_a", "n_cells_b", "usable", "reason"]),
+    )
+
+
+def _reference_share(totals: Floats, layout: Layout) -> Floats:
+    """Share of transcripts reference cells keep so that their median is the one of their patient's group cells.
+
+    Only the reference is thinned: nothing is taken from the few cells the claim is about. Where a patient has no cell
+    of the group, the cohort's median stands in.
+    """
+    share = np.ones(totals.size)
+    patient, own = layout.patient, layout.side == 0
+    if not own.any():
+        return share
+    overall = float(np.median(totals[own]))
+    for p in range(len(layout.patients)):
+        mine, theirs = (patient == p) & own, (patient == p) & ~own
+        if theirs.any():
+            target = float(np.median(totals[mine])) if mine.any() else overall
+            share[theirs] = min(1.0, target / max(float(np.median(totals[theirs])), 1.0))
+    return share
+
+
+def prepare(
+    cohort: Cohort,
+    *,
+    group: str,
+    reference: str,
+    minimum: int,
+    max_cells: int,
+    max_reference: int,
+    covariates: Sequence[str],
+    exclude: Sequence[str],
+    n_null: int,
+    minimum_coverage: float,
+    seed: int,
+) -> Prepared | Layout:
+    """Choose, thin and normalise the cells, and compute their covariates.
+
+    Parameters
+    ----------
+    cohort
+        Cells, counts, signatures.
+    group, reference
+        Keys of :data:`dtcflow.evidence.plan.GROUPS`.
+    minimum
+        Cells of the group a patient needs.
+    max_cells, max_reference
+        Most cells of one patient.
+    covariates
+        Names as in the plan: signatures, or ``log_genes``, ``log_counts``, ``pct_mt``.
+    exclude
+        Genes of the tested signatures, kept out of the marrow axis.
+    n_null, minimum_coverage, seed
+        See :func:`dtcflow.scores.calibrated.draw_matched_sets`.
+
+    Returns
+    -------
+    Prepared, or only the Layout when no patient has enough cells.
+    """
+    layout = choose(
+        cohort.cells,
+        group=group,
+        reference=reference,
+        minimum=minimum,
+        max_cells=max_cells,
+        max_reference=max_reference,
+        seed=seed,
+    )
+    if not layout.overview["usable"].astype(bool).any():
+        return layout
+    rows = layout.table["row"].to_numpy(dtype=np.int64)
+    counts = sp.csr_matrix(cohort.counts[rows], dtype=np.float32)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    detected = np.diff(counts.indptr).astype(np.float64)
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    axis = marrow_axis(cohort, counts, layout, group=group, exclude=exclude, seed=seed)
+    counts = thin(counts, _reference_share(totals, layout), layout, seed=seed, repeat=0)
+    lognorm = log_normalise(counts)
+    side = layout.side
+    # without reference cells the group's own statistics are all there is to match random sets on
+    statistics = balanced_statistics(lognorm, cohort.genes, side if (side == 1).any() else np.zeros_like(side))
+    if not (side == 1).any():
+        statistics = balanced_statistics(
+            sp.vstack([lognorm, lognorm], format="csr"), cohort.genes, np.repeat([0, 1], len(side))
+        )
+    columns, used, missing = _covariates(
+        cohort, layout, counts, lognorm, statistics, covariates, n_null=n_null, coverage=minimum_coverage, seed=seed
+    )
+    own = side == 0
+    patient = layout.patient
+    scored = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    nuisance = [np.log(np.maximum(scored, 1.0))]
+    if axis is None:
+        missing = (*missing, MARROW_AXIS)
+    else:
+        nuisance.append(axis)
+        used = (*used, MARROW_AXIS)
+    medians = [np.median(detected[own & (patient == p)]) for p in np.unique(patient[own])]
+    return Prepared(
+        layout=layout,
+        lognorm=lognorm,
+        statistics=statistics,
+        covariates=columns,
+        used=used,
+        missing=missing,
+        nuisance=np.column_stack(nuisance),
+        median_genes=float(np.median(medians)),
+    )
+
+
+def marrow_axis(
+    cohort: Cohort, counts: sp.csr_matrix, layout: Layout, *, group: str, exclude: Sequence[str], seed: int
+) -> Floats | None:
+    """How much of a cell's transcripts look like the normal cells of its tissue rather than like primary tumour cells.
+
+    Ambient RNA, a neighbour in the droplet or a wrong call add the profile of normal marrow to a tumour cell. Whatever
+    the marrow expresses less (or more) than the tumour then falls (or rises) together, in any two halves of a
+    signature. The axis is the linear discriminant ``sum_g share_g (m_g - t_g) / v_g`` with m and t the mean shares of
+    gene g in normal cells and in reference cells, and v the variance of a share in a tumour cell of the group's depth
+    with a tenth of marrow in it: linear in the contaminating share, loudest where the marrow is heard best. Genes of
+    ``exclude`` take no part, so that a score is not adjusted for itself.
+
+    Parameters
+    ----------
+    counts
+        Cells of ``layout`` x genes, not thinned.
+    exclude
+        Symbols left out.
+
+    Returns
+    -------
+    One value per cell; None without :data:`MIN_REFERENCE` normal and reference cells.
+    """
+    cells = cohort.cells
+    normal = cells[(cells["malignant_call"] == "normal") & (cells["compartment"] == GROUPS[group])]
+    rows = [
+        _capped(own, MARROW_CELLS, seed, name, "normal").index.to_numpy(dtype=np.int64)
+        for name, own in normal.groupby(normal["patient_id"].astype(str), sort=True)
+    ]
+    chosen = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+    reference = np.flatnonzero(layout.side == 1)
+    if min(chosen.size, reference.size) < MIN_REFERENCE:
+        return None
+    used = ~np.asarray(cohort.genes.isin(list(exclude)), dtype=bool)
+
+    def shares(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, Floats]:
+        total = np.maximum(np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel(), 1.0)
+        return sp.csr_matrix(sp.diags_array(1.0 / total) @ matrix.astype(np.float64)), total
+
+    def mean(matrix: sp.csr_matrix) -> Floats:
+        return np.asarray(matrix.mean(axis=0), dtype=float).ravel()
+
+    own, total = shares(counts)
+    m, t = mean(shares(sp.csr_matrix(cohort.counts[chosen]))[0]), mean(own[reference])
+    # between cells beyond counting noise, then the counting noise of a cell of the group
+    between = mean(own[reference].power(2)) - t**2 - t / np.median(total[reference])
+    v = np.maximum(between, 0.0) + (t + 0.1 * m) / np.median(total[layout.side == 0])
+    weight = np.divide(m - t, v, out=np.zeros_like(m), where=(v > 0) & used)
+    return np.asarray(own @ weight, dtype=float)
+
+
+def _covariates(
+    cohort: Cohort,
+    layout: Layout,
+    counts: sp.csr_matrix,
+    lognorm: sp.csr_matrix,
+    statistics: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    n_null: int,
+    coverage: float,
+    seed: int,
+) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
+    sets = {name: cohort.panel[name] for name in names if name in cohort.panel}
+    matched = draw_matched_sets(
+        statistics, sets, n_null=n_null, seed=seed, min_coverage=coverage, synonyms=cohort.synonyms
+    )
+    z = apply_sets(lognorm, matched).z.astype(np.float64)
+    own = cohort.cells.loc[layout.table["row"].to_numpy(dtype=np.int64)]
+    columns: list[Floats] = []
+    used: list[str] = []
+    missing: list[str] = []
+    for name in names:
+        if name in matched.names:
+            columns.append(np.nan_to_num(z[:, matched.names.index(name)]))
+        elif name == "log_genes":
+            columns.append(np.log(np.maximum(np.diff(counts.indptr), 1.0)))
+        elif name == "log_counts":
+            columns.append(np.log(np.maximum(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), 1.0)))
+        elif name in CELL_COVARIATES and name in own and pd.to_numeric(own[name]).notna().mean() >= MIN_KNOWN:
+            share = pd.to_numeric(own[name]).reset_index(drop=True)
+            share = share.fillna(share.groupby(layout.patient).transform("median")).fillna(share.median())
+            columns.append(share.to_numpy(dtype=float))
+        else:
+            missing.append(name)
+            continue
+        used.append(name)
+    stacked = np.column_stack(columns) if columns else np.zeros((len(layout.table), 0))
+    return stacked, tuple(used), tuple(missing)
+
+
+def reference_residual(prepared: Prepared, z: Floats) -> Floats:
+    """Take out what the covariates predict, with slopes from reference cells centred within their patient.
+
+    Parameters
+    ----------
+    z
+        Cells x scores, in the order of ``prepared.layout.table``; changed in no way outside the covariates' span.
+
+    Returns
+    -------
+    Cells x scores. Levels of patients are arbitrary: what follows centres within the patient.
+    """
+    x, own, patient = prepared.covariates, prepared.own, prepared.layout.patient
+    if x.shape[1] == 0:
+        return z
+    base_x, base_z = x[~own].copy(), z[~own].copy()
+    for p in np.unique(patient[~own]):
+        rows = patient[~own] == p
+        base_x[rows] -= base_x[rows].mean(axis=0)
+        base_z[rows] -= base_z[rows].mean(axis=0)
+    spread = base_x.std(axis=0)
+    varying = spread > 1e-8
+    if not varying.any():
+        return z
+    slopes = np.linalg.lstsq(base_x[:, varying] / spread[varying], base_z, rcond=1e-8)[0]
+    return np.asarray(z - (x[:, varying] / spread[varying]) @ slopes, dtype=float)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Patients
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def annihilator(sample: NDArray[np.object_], nuisance: Floats) -> tuple[Floats, int]:
+    """Projection that takes sample means and the patient's own slopes on depth and contamination out of her scores.
+
+    The score of a signature grows with depth, and falls with contamination, wherever the patient's cells as a group
+    differ from the random sets: by slopes that are the patient's own, which reference cells cannot tell.
+
+    Parameters
+    ----------
+    sample
+        Sample per cell of one patient.
+    nuisance
+        Her rows of :attr:`Prepared.nuisance`.
+
+    Returns
+    -------
+    The symmetric idempotent matrix, cells x cells, and its rank (degrees of freedom left).
+    """
+    names = sorted(set(sample.tolist()))
+    spread = nuisance.std(axis=0)
+    scaled = (nuisance - nuisance.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    design = np.column_stack([*((sample == name).astype(float) for name in names), scaled])
+    basis, size, _ = np.linalg.svd(design, full_matrices=False)
+    kept = basis[:, size > 1e-8 * size.max()]
+    return np.eye(len(sample)) - kept @ kept.T, len(sample) - kept.shape[1]
+
+
+def meta(difference: Floats, variance: Floats) -> MetaAnalysis:
+    """Random-effects meta-analysis of the patients that have both numbers."""
+    kept = np.isfinite(difference) & np.isfinite(variance)
+    return random_effects(difference[kept], variance[kept])
+
+
+def weighted_null(null: Floats, variance: Floats, tau2: float) -> Floats:
+    """Estimate of every random set: mean over patients with the weights of the observed estimate.
+
+    Parameters
+    ----------
+    null
+        Patients x random sets, each less the mean over the sets.
+    variance, tau2
+        Of the observed analysis.
+    """
+    kept = np.isfinite(variance) & np.isfinite(null).all(axis=1)
+    if not kept.any():
+        return np.zeros(0)
+    weight = 1.0 / (variance[kept] + (tau2 if np.isfinite(tau2) else 0.0))
+    return np.asarray(weight @ null[kept] / weight.sum(), dtype=float)
+
+
+def leave_one_out(names: Sequence[str], difference: Floats, variance: Floats) -> pd.DataFrame:
+    """Estimate without each patient in turn: ``patient_id estimate ci_low ci_high ci90_low ci90_high``."""
+    rows = []
+    for left_out, name in enumerate(names):
+        others = np.arange(len(names)) != left_out
+        fit = meta(difference[others], variance[others])
+        rows.append((name, fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high))
+    return pd.DataFrame(rows, columns=["patient_id", "estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"])
+
+
+def check_coverage(
+    prepared: Prepared, sets: Mapping[str, GeneSet], *, minimum: float, synonyms: Synonyms | pd.DataFrame | None
+) -> pd.DataFrame:
+    """Table ``signature_coverage`` of these sets in the prepared cells."""
+    # the random sets themselves are not wanted here: as few as can be, from as small a pool
+    matched = draw_matched_sets(
+        prepared.statistics, sets, n_null=2, pool_size=2, min_coverage=minimum, synonyms=synonyms
+    )
+    return matched.coverage.reset_index(drop=True)
+
+
+def scorable(coverage: pd.DataFrame, name: str) -> bool:
+    """Whether a signature met the coverage rule."""
+    return bool(((coverage["signature"] == name) & (coverage["status"] == OK)).any())
