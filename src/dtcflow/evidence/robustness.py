@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from dtcflow.evidence.contrasts import Aggregation, Differences, Floats, Layout, average, differences, group_values
+from dtcflow.evidence.alternatives import BOTH, CALIBRATED, FULL, Alternative, cell_groups
+from dtcflow.evidence.contrasts import Aggregation, Differences, Floats, Layout, differences
 from dtcflow.evidence.inference import MetaAnalysis, random_effects
 from dtcflow.evidence.plan import Claim, Rules
+from dtcflow.scores.sensitivity import NOT_INSTALLED
 
-AGGREGATIONS: Final[tuple[Aggregation, ...]] = ("trimmed_mean", "median")
 SPECIFICATION_COLUMNS: Final = (
     "claim_id",
     "signature",
@@ -27,6 +28,9 @@ SPECIFICATION_COLUMNS: Final = (
     "estimate",
     "ci_low",
     "ci_high",
+    "score",
+    "reference",
+    "reason",
 )
 
 
@@ -44,13 +48,22 @@ def specifications(
     matched: Sequence[Floats],
     full: Floats,
     scorable: Mapping[str, bool],
+    alternatives: Sequence[Alternative] = (),
 ) -> pd.DataFrame:
     """Repeat the estimate under every combination of analysis choices.
 
     Signature x purge {none, no proliferation, no proliferation + no EMT} x depth {matched, full} x aggregation
-    {trimmed mean, median} x call {strict, loose}. ``loose`` is the malignant call the claims use, ``strict`` asks for
-    a q-value of at most ``rules.strict_q``. Signatures of ``claim.reported_signatures`` are computed the same way
-    with ``votes`` false.
+    {trimmed mean, median} x call {strict, loose}; with ``alternatives`` also x score {calibrated z, score_genes,
+    AUCell, UCell} x reference {random sets matched on both compartments, on the reference only} and pseudobulks of the
+    calibrated score. ``loose`` is the malignant call the claims use, ``strict`` asks for a q-value of at most
+    ``rules.strict_q``.
+
+    Not every row votes. Signatures of ``claim.reported_signatures`` measure another state: shown, never voting. Scores
+    without matched random sets fall with depth, so much that they show the wrong sign of a real difference when the
+    compartments differ threefold in depth: at full depth they are shown, and only at matched depth they vote. A score
+    whose package is not installed has rows without an estimate, which do not vote either: what is missing on a
+    computer is no fragility of the result. Every other row that cannot be computed keeps its vote, and too many of
+    them are a reason to call the result fragile.
 
     Parameters
     ----------
@@ -66,32 +79,29 @@ def specifications(
         Cells x scores at the original depth.
     scorable
         Whether a score meets the coverage rule; others have no estimate.
+    alternatives
+        The signatures under other scores, from ``score_contrast(..., alternatives=shown_signatures(claim))``.
 
     Returns
     -------
     pandas.DataFrame
-        One row per specification, :data:`SPECIFICATION_COLUMNS`; ``estimate`` is NaN where it cannot be computed.
+        One row per specification, :data:`SPECIFICATION_COLUMNS`; ``estimate`` is NaN where it cannot be computed, and
+        ``reason`` says why.
     """
     voting = [(signature, purge, name, True) for signature, purge, name in claim.multiverse_signatures()]
     shown = [(name, "none", name, False) for name in claim.reported_signatures]
-    strict = layout.table["strict"].to_numpy(dtype=bool)
-    position = {name: i for i, name in enumerate(names)}
-    values: dict[tuple[str, str, str], Differences] = {}
-    for aggregation in AGGREGATIONS:
-        for call, cells in (("loose", None), ("strict", strict)):
-            for depth, arrays in (("matched", matched), ("full", [full])):
-                groups = average(
-                    [group_values(z, layout, aggregation=aggregation, trim=rules.trim, cells=cells) for z in arrays]
-                )
-                values[depth, aggregation, call] = differences(
-                    groups, minimum=rules.value_cells, aggregation=aggregation
-                )
+    main = Alternative(CALIBRATED, BOTH, tuple(names), cell_groups(matched, full, layout, trim=rules.trim), {})
+    values = [
+        (one, key, differences(groups, minimum=rules.value_cells, aggregation=_as_aggregation(key[1])))
+        for one in (main, *alternatives)
+        for key, groups in one.groups.items()
+    ]
     rows = []
     for signature, purge, name, votes in [*voting, *shown]:
-        for (depth, how, call), found in values.items():
-            # as for the claim itself: no estimate from fewer patients than the plan allows
-            known = scorable.get(name, False) and int(found.usable.sum()) >= rules.estimate_patients
-            fit = combine(found, position[name]) if known else random_effects([], [])
+        for one, (depth, how, call), found in values:
+            reason = _why_not(one, name, scorable, int(found.usable.sum()), rules.estimate_patients)
+            fit = random_effects([], []) if reason else combine(found, one.names.index(name))
+            raw_at_full_depth = one.score != CALIBRATED and depth == FULL
             rows.append(
                 (
                     claim.id,
@@ -100,14 +110,37 @@ def specifications(
                     depth,
                     how,
                     call,
-                    votes,
+                    votes and not raw_at_full_depth and reason != NOT_INSTALLED,
                     fit.n,
                     fit.estimate,
                     fit.ci_low,
                     fit.ci_high,
+                    one.score,
+                    one.reference,
+                    reason,
                 )
             )
     return pd.DataFrame(rows, columns=list(SPECIFICATION_COLUMNS))
+
+
+def shown_signatures(claim: Claim) -> list[str]:
+    """Return the panel's names of all signatures in the specification table of a claim."""
+    return list(dict.fromkeys([*(name for *_, name in claim.multiverse_signatures()), *claim.reported_signatures]))
+
+
+def _as_aggregation(how: str) -> Aggregation:
+    """How the sampling variance of an aggregation follows from the variance between cells."""
+    return "median" if how == "median" else "trimmed_mean"
+
+
+def _why_not(one: Alternative, name: str, scorable: Mapping[str, bool], n_usable: int, minimum: int) -> str:
+    """Say why a specification has no estimate; empty when it has one."""
+    if name in one.reasons:
+        return one.reasons[name]
+    if name not in one.names or not scorable.get(name, False):
+        return "too few of its genes are measured or detected"
+    # as for the claim itself: no estimate from fewer patients than the plan allows
+    return "" if n_usable >= minimum else f"{n_usable} patients with enough cells, {minimum} needed"
 
 
 @dataclass(frozen=True)
