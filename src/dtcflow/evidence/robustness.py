@@ -152,7 +152,7 @@ class Robustness:
 
     ``agreement`` is the share of voting, computable specifications with the primary estimate's sign; ``below_sesoi``
     the share whose estimate in the predicted direction is smaller than the smallest effect of interest;
-    ``leave_one_out`` has one row per patient left out, ``leave_one_study_out`` one per study (none with a single study).
+    ``leave_one_out`` has one row per patient left out, ``leave_one_study_out`` one per study.
     """
 
     n_specifications: int
