@@ -42,7 +42,7 @@ SCORE_DRAWS: Final = 5
 """Depth draws to average over: ranks of sums hardly move between them."""
 MIN_WEIGHTED_GENES: Final = 500
 """Smallest number of genes with a weight for the stemness index."""
-NO_WEIGHTS: Final = "no weights given (not shipped: no licence to pass them on is stated)"
+NO_WEIGHTS: Final = "no weights given (not shipped: they are published without a licence)"
 
 SCORE_COLUMNS: Final = (
     *("signature", "method", "patient_id", "n_genes", "value_a", "value_b", "difference", "n_cells_a", "n_cells_b"),
@@ -209,7 +209,8 @@ def score_pseudobulks(
         sizes = [len(own) for own in sets.values()]
         blocks.append(_table(bulk, _Scored(method, list(sets), sizes, np.mean(parts, axis=0)), seed))
     blocks.append(_stemness(bulk, draws, names, weights, seed))
-    return pd.concat(blocks, ignore_index=True)
+    whole = dict.fromkeys(("n_genes", "n_cells_a", "n_cells_b", "n_pairs"), "Int64")
+    return pd.concat(blocks, ignore_index=True).astype(whole)
 
 
 def _stemness(

@@ -18,6 +18,7 @@ from dtcflow.scores.calibrated import (
     MatchedSets,
     apply_sets,
     apply_sets_and_null,
+    depth_correlation,
     draw_matched_sets,
     gene_statistics,
     log_normalise,
@@ -46,7 +47,7 @@ class Scored:
         For each tested signature, values per patient and side of its random sets (scores = random sets), over the
         repeats.
     coverage
-        Table ``signature_coverage`` for the cells of the contrast.
+        Table ``signature_coverage`` for the cells of the contrast; ``depth_correlation`` at harmonised depth.
     share
         Share of its transcripts each cell keeps.
     n_counts, n_genes
@@ -215,7 +216,7 @@ def score_contrast(
         full=full,
         depth=tuple(depth),
         null={name: average(parts) for name, parts in null.items()},
-        coverage=_coverage(sets),
+        coverage=_coverage(sets, first, depth[0][:, 1]),
         share=share,
         n_counts=totals,
         n_genes=np.diff(counts.indptr).astype(np.float64),
@@ -234,5 +235,8 @@ def _replaced(counts: sp.csr_matrix, rows: NDArray[np.int64], other: sp.csr_matr
     return sp.csr_matrix(sp.vstack([counts[rest], other], format="csr")[place])
 
 
-def _coverage(sets: MatchedSets) -> pd.DataFrame:
-    return sets.coverage.reset_index(drop=True)
+def _coverage(sets: MatchedSets, z: Floats, log_counts: Floats) -> pd.DataFrame:
+    """Coverage table with what is left of depth in each score after both sides were brought to one depth."""
+    table = sets.coverage.reset_index(drop=True)
+    left = dict(zip(sets.names, depth_correlation(z.astype(np.float32), log_counts), strict=True))
+    return table.assign(depth_correlation=[left.get(str(name), np.nan) for name in table["signature"]])

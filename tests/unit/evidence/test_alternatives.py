@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy.stats import spearmanr
 
 from dtcflow.evidence.alternatives import CellCounts, alternative_scores
 from dtcflow.evidence.contrasts import Layout, lay_out
@@ -126,6 +127,16 @@ def test_without_alternatives_only_the_calibrated_score_is_in_the_table(planted)
         (full["score"] == "calibrated_z") & (full["reference"] == "both") & (full["aggregation"] != "pseudobulk")
     ]
     pd.testing.assert_frame_equal(table.reset_index(drop=True), main.reset_index(drop=True))
+
+
+def test_the_residual_correlation_with_depth_is_reported_per_signature(planted):
+    case, scored, _ = planted
+    table = scored.coverage.set_index("signature")["depth_correlation"]
+    assert list(table.index) == list(case.panel)
+    name = case.claim.primary_signature
+    z = scored.matched[0][:, scored.names.index(name)]
+    assert table[name] == pytest.approx(spearmanr(z, scored.depth[0][:, 1]).statistic, abs=1e-6)
+    assert table.notna().all()
 
 
 def test_a_set_that_was_not_measured_has_a_reason_and_keeps_its_vote(planted):
