@@ -18,8 +18,8 @@ def overlap_table(sets: Sequence[GeneSet]) -> pd.DataFrame:
 
     Returns
     -------
-    :data:`OVERLAP_COLUMNS`, each pair once, sorted by name: sizes of both sets, genes they share, and what share that is
-    of the smaller set. Pairs without a common gene are left out.
+    :data:`OVERLAP_COLUMNS`, each pair once, sorted by name: sizes of both sets, genes they share, and what share that
+    is of the smaller set. Pairs without a common gene are left out.
     """
     members = {one.name: (frozenset(one.genes), one.role) for one in sets}
     rows = []
