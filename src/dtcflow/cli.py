@@ -154,6 +154,17 @@ def _explain(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _fetch_signatures(options: argparse.Namespace) -> int:
+    from dtcflow.scores.fetch import fetch_signatures
+
+    done = fetch_signatures(options.collections, options.out, version=options.release, url=options.url)
+    for one in done:
+        dropped = f", {one.n_dropped} of KEGG or BioCarta dropped" if one.n_dropped else ""
+        _say(f"{one.path}: {one.n_sets} sets{dropped}, sha256 {one.sha256}")
+    _say("Name the files in scores.gmt of config/config.yaml to score them.")
+    return EXIT_OK
+
+
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -218,6 +229,13 @@ def build_parser() -> argparse.ArgumentParser:
     verdict = commands.add_parser("verdict", help="say in plain text what a finished run found")
     verdict.add_argument("--results", default="results", metavar="DIR", help="results folder (%(default)s)")
     verdict.set_defaults(run=_verdict)
+
+    fetch = commands.add_parser("fetch-signatures", help="fetch gene-set collections of MSigDB as GMT files")
+    fetch.add_argument("collections", nargs="+", metavar="COLLECTION", help="for example h.all, c2.cgp, c5.go.bp")
+    fetch.add_argument("--release", default="2024.1.Hs", metavar="V", help="release of MSigDB (%(default)s)")
+    fetch.add_argument("--out", default="config/msigdb", metavar="DIR", help="folder to write (%(default)s)")
+    fetch.add_argument("--url", metavar="URL", help="folder of the releases, where a mirror is used")
+    fetch.set_defaults(run=_fetch_signatures)
 
     explain = commands.add_parser("explain", help="say in plain words how the call of one cell came about")
     explain.add_argument("cell_id", metavar="CELL_ID", help="sample_id:barcode, as in cells.tsv.gz")

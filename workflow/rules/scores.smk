@@ -9,6 +9,7 @@ rule score_signatures:
     output:
         cells="<results>/scores/cells.tsv.gz",
         signatures="<results>/scores/signatures.tsv",
+        overlaps="<results>/scores/overlaps.tsv",
     log:
         "<logs>/score_signatures.log",
     benchmark:
@@ -22,6 +23,33 @@ rule score_signatures:
     params:
         settings=lookup("scores", within=config),
         seed=lookup("seed", within=config),
-        code=code_fingerprint("dtcflow.scores.run"),
+        code=code_fingerprint("dtcflow.scores.run", "dtcflow.scores.overlaps"),
     script:
         "../scripts/score_signatures.py"
+
+
+rule score_pseudobulk:
+    input:
+        cohort="<results>/embedding/cohort.h5ad",
+        qc=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),
+        calls="<results>/calls/cells.tsv.gz",
+        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        gmt=config["scores"]["gmt"],
+    output:
+        scores="<results>/scores/pseudobulk_scores.tsv",
+    log:
+        "<logs>/score_pseudobulk.log",
+    benchmark:
+        "<benchmarks>/score_pseudobulk.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(3000, factor=20),
+        runtime=minutes(20, per_100mb=10),
+    params:
+        settings=lookup("scores", within=config),
+        seed=lookup("seed", within=config),
+        code=code_fingerprint("dtcflow.evidence.pseudobulk_scores", "dtcflow.cells"),
+    script:
+        "../scripts/score_pseudobulk.py"

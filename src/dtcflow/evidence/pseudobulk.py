@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -117,7 +117,7 @@ def pseudobulk(adata: ad.AnnData, cells: pd.DataFrame, *, a: str = "DTC", b: str
     )
 
 
-def _tested(bulk: Pseudobulk) -> NDArray[np.bool_]:
+def tested_genes(bulk: Pseudobulk) -> NDArray[np.bool_]:
     """Genes with five counts in as many pseudobulks as there are patients: half of all, so one compartment suffices."""
     return np.asarray((bulk.counts >= MIN_COUNTS).sum(axis=0) >= max(len(bulk.patients), 1))
 
@@ -150,7 +150,7 @@ def compare_genes(bulk: Pseudobulk) -> pd.DataFrame:
     n = len(bulk.patients)
     if n < MIN_PAIRS:
         return _nothing(GENE_COLUMNS, f"needs {MIN_PAIRS} paired patients, found {n}", n)
-    kept = _tested(bulk)
+    kept = tested_genes(bulk)
     if not kept.any():
         return _nothing(GENE_COLUMNS, f"no gene with {MIN_COUNTS} counts in {n} pseudobulks", n)
     # imported here: pydeseq2 takes seconds to load, and the rest of the stage does not need it
@@ -200,6 +200,24 @@ def compare_genes(bulk: Pseudobulk) -> pd.DataFrame:
     return out.sort_values(["p_value", "gene"], kind="stable", na_position="last").reset_index(drop=True)
 
 
+def thinned_draws(
+    bulk: Pseudobulk, kept: NDArray[np.bool_], *, draws: int = THINNING_DRAWS
+) -> Iterator[NDArray[np.float64]]:
+    """Seeded draws of the counts (pseudobulks x kept genes), the deeper of a patient at the total of the other."""
+    counts = bulk.counts[:, kept].astype(float)
+    rng = np.random.default_rng(THINNING_SEED)
+    totals = counts.sum(axis=1)
+    smaller = np.repeat(np.minimum(totals[0::2], totals[1::2]), 2)
+    keep = np.divide(smaller, totals, out=np.zeros_like(totals), where=totals > 0)[:, None]
+    for _ in range(draws):
+        yield rng.binomial(counts.astype(np.int64), keep).astype(float)
+
+
+def log2_cpm(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log2 counts per million with half a count added."""
+    return np.asarray(np.log2((counts + 0.5) / (counts.sum(axis=1, keepdims=True) + 1.0) * 1e6), dtype=np.float64)
+
+
 def set_differences(bulk: Pseudobulk, sets: dict[str, tuple[str, ...]]) -> tuple[list[str], NDArray[np.float64]]:
     """Within-patient difference of each set: mean log2 fold change of its genes minus that of all tested genes.
 
@@ -211,16 +229,10 @@ def set_differences(bulk: Pseudobulk, sets: dict[str, tuple[str, ...]]) -> tuple
     tuple
         Names of the sets with enough tested genes, and differences (patients x sets).
     """
-    kept = _tested(bulk)
-    counts = bulk.counts[:, kept].astype(float)
-    rng = np.random.default_rng(THINNING_SEED)
-    totals = counts.sum(axis=1)
-    smaller = np.repeat(np.minimum(totals[0::2], totals[1::2]), 2)
-    keep = np.divide(smaller, totals, out=np.zeros_like(totals), where=totals > 0)[:, None]
-    change = np.zeros((len(counts) // 2, counts.shape[1]))
-    for _ in range(THINNING_DRAWS):
-        thinned = rng.binomial(counts.astype(np.int64), keep).astype(float)
-        log_cpm = np.log2((thinned + 0.5) / (thinned.sum(axis=1, keepdims=True) + 1.0) * 1e6)
+    kept = tested_genes(bulk)
+    change = np.zeros((len(bulk.patients), int(kept.sum())))
+    for thinned in thinned_draws(bulk, kept):
+        log_cpm = log2_cpm(thinned)
         change += (log_cpm[0::2] - log_cpm[1::2]) / THINNING_DRAWS
     change -= change.mean(axis=1, keepdims=True)
     position = {gene: i for i, gene in enumerate(bulk.genes[kept])}
@@ -275,7 +287,7 @@ def rank_pathways(
     if not names:
         return _nothing(PATHWAY_COLUMNS, f"no gene set with {MIN_SET} tested genes", n)
     p = sign_flip_p(d, seed=seed)
-    tested = set(bulk.genes[_tested(bulk)])
+    tested = set(bulk.genes[tested_genes(bulk)])
     out = pd.DataFrame(
         {
             "signature": names,

@@ -11,17 +11,20 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from dtcflow.evidence.contrasts import Floats, GroupValues, Layout, average, depth_fractions, group_values, thin
+from dtcflow.evidence.alternatives import ALTERNATIVE_REPEATS, Alternative, CellCounts, alternative_scores
+from dtcflow.evidence.contrasts import Floats, GroupValues, Layout, average, depth_fractions, group_values, stream
 from dtcflow.scores.calibrated import (
     OK,
     MatchedSets,
     apply_sets,
+    apply_sets_and_null,
+    depth_correlation,
     draw_matched_sets,
     gene_statistics,
     log_normalise,
-    null_z,
 )
 from dtcflow.scores.signatures import GeneSet, Synonyms
+from dtcflow.scores.thinning import Thinning
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,13 +47,15 @@ class Scored:
         For each tested signature, values per patient and side of its random sets (scores = random sets), over the
         repeats.
     coverage
-        Table ``signature_coverage`` for the cells of the contrast.
+        Table ``signature_coverage`` for the cells of the contrast; ``depth_correlation`` at harmonised depth.
     share
         Share of its transcripts each cell keeps.
     n_counts, n_genes
         Original depth of each cell.
     n_genes_used
         Genes the scores could draw from (measured in all samples).
+    alternatives
+        The same signatures scored in other ways, where that was asked for.
     """
 
     names: tuple[str, ...]
@@ -63,6 +68,7 @@ class Scored:
     n_counts: Floats
     n_genes: Floats
     n_genes_used: int
+    alternatives: tuple[Alternative, ...] = ()
 
     def column(self, name: str) -> int | None:
         """Column of a signature, None when it is not scorable."""
@@ -110,6 +116,7 @@ def score_contrast(
     minimum_coverage: float,
     synonyms: Synonyms | pd.DataFrame | None,
     seed: int,
+    alternatives: Sequence[str] = (),
 ) -> Scored:
     """Thin, normalise and score the cells of a contrast.
 
@@ -129,41 +136,57 @@ def score_contrast(
         Depth repeats; one is enough (and taken) when no cell has to be thinned.
     n_null, trim, minimum_coverage, synonyms, seed
         See :func:`dtcflow.scores.calibrated.draw_matched_sets`.
+    alternatives
+        Signatures that are also scored in other ways, for the specification table; see
+        :func:`dtcflow.evidence.alternatives.alternative_scores`. Costs a few seconds, so that it is asked for.
 
-    Notes ----- Random sets are drawn once, matched on the first harmonised repeat. Only thinned cells are scored anew
-    in the other repeats: a cell's score depends on no other cell.
+    Notes
+    -----
+    Random sets are drawn once, matched on the first harmonised repeat. Only thinned cells are scored anew in the other
+    repeats: a cell's score depends on no other cell. Genes are taken in alphabetical order, so that neither the draws
+    nor the last digits of a sum depend on the order in which they come.
     """
-    counts = sp.csr_matrix(counts, dtype=np.float32)
+    order = np.argsort(np.asarray(genes, dtype=str), kind="stable")
+    genes = genes[order]
+    counts = sp.csr_matrix(counts, dtype=np.float32)[:, order]
     counts.sum_duplicates()
     counts.eliminate_zeros()
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     share = depth_fractions(totals, layout)
     again = np.flatnonzero(share < 1.0)
     repeats = repeats if again.size else 1
+    patients = layout.patient[again]
+    thinning = Thinning(counts[again], share[again], patients)
 
-    thinned = thin(counts, share, layout, seed=seed, repeat=0)
-    lognorm = log_normalise(thinned)
+    def thinned(repeat: int) -> sp.csr_matrix:
+        return thinning.draw(lambda patient: stream(seed, "thin", layout.patients[patient], repeat))
+
+    parts = [_replaced(counts, again, thinned(0))]
+    lognorm = log_normalise(parts[0])
     statistics = balanced_statistics(lognorm, genes, layout.side)
     sets = draw_matched_sets(
         statistics, panel, n_null=n_null, seed=seed, min_coverage=minimum_coverage, synonyms=synonyms
     )
-    first = apply_sets(lognorm, sets).z.astype(np.float64)
+    applied, nulls = apply_sets_and_null(lognorm, sets, tested)
+    first = applied.z.astype(np.float64)
     full = first.copy()
     if again.size:
         full[again] = apply_sets(log_normalise(counts[again]), sets).z
-    scored_null = {name: null_z(lognorm, sets, name).astype(np.float64) for name in tested if name in sets.names}
-    matched, depth = [first], [_depth(thinned)]
+    scored_null = {name: values.astype(np.float64) for name, values in nulls.items()}
+    matched, depth = [first], [_depth(parts[0])]
     null = {name: [group_values(z, layout, trim=trim)] for name, z in scored_null.items()}
     for repeat in range(1, repeats):
-        part = thin(counts, share, layout, seed=seed, repeat=repeat)
+        part = thinned(repeat)
+        if alternatives and repeat < ALTERNATIVE_REPEATS:
+            parts.append(_replaced(counts, again, part))
         z, at = first.copy(), depth[0].copy()
-        lognorm = log_normalise(part[again])
-        z[again] = apply_sets(lognorm, sets).z
-        at[again] = _depth(part[again])
+        applied, nulls = apply_sets_and_null(log_normalise(part), sets, tested)
+        z[again] = applied.z
+        at[again] = _depth(part)
         matched.append(z)
         depth.append(at)
         for name, values in scored_null.items():
-            values[again] = null_z(lognorm, sets, name)
+            values[again] = nulls[name]
             null[name].append(group_values(values, layout, trim=trim))
     _LOG.info(
         "scored %d cells of %d patients with %d signatures; %d cells thinned (median share %.2f), %d repeats",
@@ -174,19 +197,46 @@ def score_contrast(
         float(np.median(share[again])) if again.size else 1.0,
         repeats,
     )
+    others: tuple[Alternative, ...] = ()
+    if alternatives and len(layout.patients):
+        others = alternative_scores(
+            CellCounts(matched=tuple(parts), full=counts, genes=genes),
+            layout,
+            {name: panel[name] for name in alternatives if name in panel},
+            sets,
+            n_null=n_null,
+            trim=trim,
+            minimum_coverage=minimum_coverage,
+            synonyms=synonyms,
+            seed=seed,
+        )
     return Scored(
         names=sets.names,
         matched=tuple(matched),
         full=full,
         depth=tuple(depth),
         null={name: average(parts) for name, parts in null.items()},
-        coverage=_coverage(sets),
+        coverage=_coverage(sets, first, depth[0][:, 1]),
         share=share,
         n_counts=totals,
         n_genes=np.diff(counts.indptr).astype(np.float64),
         n_genes_used=len(genes),
+        alternatives=others,
     )
 
 
-def _coverage(sets: MatchedSets) -> pd.DataFrame:
-    return sets.coverage.reset_index(drop=True)
+def _replaced(counts: sp.csr_matrix, rows: NDArray[np.int64], other: sp.csr_matrix) -> sp.csr_matrix:
+    """Return ``counts`` with these rows exchanged for those of ``other``."""
+    if rows.size == 0:
+        return counts
+    rest = np.setdiff1d(np.arange(counts.shape[0]), rows)
+    place = np.empty(counts.shape[0], dtype=np.int64)
+    place[np.concatenate([rest, rows])] = np.arange(counts.shape[0])
+    return sp.csr_matrix(sp.vstack([counts[rest], other], format="csr")[place])
+
+
+def _coverage(sets: MatchedSets, z: Floats, log_counts: Floats) -> pd.DataFrame:
+    """Coverage table with what is left of depth in each score after both sides were brought to one depth."""
+    table = sets.coverage.reset_index(drop=True)
+    left = dict(zip(sets.names, depth_correlation(z.astype(np.float32), log_counts), strict=True))
+    return table.assign(depth_correlation=[left.get(str(name), np.nan) for name in table["signature"]])

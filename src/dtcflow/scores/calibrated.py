@@ -15,7 +15,7 @@ cells, so contrasts between depths harmonise counts on top.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ __all__ = [
     "CalibratedScores",
     "MatchedSets",
     "apply_sets",
+    "apply_sets_and_null",
     "calibrated_z",
     "depth_correlation",
     "draw_matched_sets",
@@ -198,22 +199,53 @@ def apply_sets(lognorm: sp.csr_matrix[Any], matched: MatchedSets, *, chunk: int 
     chunk
         Cells per product; bounds memory, does not change the result. ``None`` chooses it.
     """
+    return apply_sets_and_null(lognorm, matched, (), chunk=chunk)[0]
+
+
+def apply_sets_and_null(
+    lognorm: sp.csr_matrix[Any], matched: MatchedSets, null_of: Sequence[str], *, chunk: int | None = None
+) -> tuple[AppliedSets, dict[str, Floats]]:
+    """Do the work of :func:`apply_sets`, and of :func:`null_z` for the named sets, with one product of the matrices.
+
+    Returns
+    -------
+    The scores, and for each name of ``null_of`` that is scorable cells x ``n_null``, float32.
+    """
     shape = (lognorm.shape[0], len(matched.names))
     value, mean, sd = (np.full(shape, np.nan, dtype=np.float64) for _ in range(3))
+    place = {name: matched.names.index(name) for name in null_of if name in matched.names}
+    nulls = {name: np.full((lognorm.shape[0], matched.n_null), np.nan, dtype=np.float32) for name in place}
     if matched.names:
         for block, product in _products(lognorm, matched.transposed, chunk):
             cube = product.reshape(len(matched.names), matched.width, -1)
+            for name, column in place.items():
+                nulls[name][block] = _leave_one_out_z(cube[column, 1:])
             value[block] = cube[:, 0].T
             null = cube[:, 1:]
-            centre = null.mean(axis=1, dtype=np.float64)
-            null -= centre[:, None, :].astype(np.float32)
-            rest = null.mean(axis=1, dtype=np.float64)
+            # sums of 32-bit numbers: a first mean that is off in its last digits is corrected by the second one
+            centre = np.add.reduce(null, axis=1) / np.float32(matched.n_null)
+            null -= centre[:, None, :]
+            rest = np.add.reduce(null, axis=1).astype(np.float64) / matched.n_null
             np.square(null, out=null)
-            sum_squares = null.sum(axis=1, dtype=np.float64) - matched.n_null * rest**2
-            mean[block] = (centre.astype(np.float32) + rest).T
+            sum_squares = np.add.reduce(null, axis=1).astype(np.float64) - matched.n_null * rest**2
+            mean[block] = (centre + rest).T
             sd[block] = np.sqrt(np.maximum(sum_squares, 0.0) / (matched.n_null - 1)).T
     z = np.divide(value - mean, sd, out=np.full(shape, np.nan), where=sd > 1e-9)
-    return AppliedSets(*(array.astype(np.float32) for array in (z, value, mean, sd)))
+    return AppliedSets(*(array.astype(np.float32) for array in (z, value, mean, sd))), nulls
+
+
+def _leave_one_out_z(product: Floats) -> Floats:
+    """Standardise each random set (rows) against the others, cell by cell (columns); cells x sets."""
+    n = product.shape[0]
+    deviation = product.astype(np.float64)
+    deviation -= deviation.mean(axis=0)
+    # leaving one of n out moves the mean by d/(n-1) and takes d^2 * n/(n-1) from the sum of squares
+    squares = deviation**2
+    rest = squares.sum(axis=0) - squares * (n / (n - 1))
+    sd = np.sqrt(np.maximum(rest, 0.0) / max(n - 2, 1))
+    shift = deviation * (n / (n - 1))
+    z: Floats = np.divide(shift, sd, out=np.full_like(shift, np.nan), where=sd > 1e-9).T.astype(np.float32)
+    return z
 
 
 def null_z(lognorm: sp.csr_matrix[Any], matched: MatchedSets, name: str, *, chunk: int | None = None) -> Floats:
@@ -233,16 +265,9 @@ def null_z(lognorm: sp.csr_matrix[Any], matched: MatchedSets, name: str, *, chun
     """
     if name not in matched.names:
         raise KeyError(f"{name} is not among the scorable sets {', '.join(matched.names)}")
-    n = matched.n_null
-    out = np.full((lognorm.shape[0], n), np.nan, dtype=np.float32)
+    out = np.full((lognorm.shape[0], matched.n_null), np.nan, dtype=np.float32)
     for block, product in _products(lognorm, matched.block(name)[1:], chunk):
-        deviation = product.astype(np.float64)
-        deviation -= deviation.mean(axis=0)
-        # leaving one of n out moves the mean by d/(n-1) and takes d^2 * n/(n-1) from the sum of squares
-        rest = (deviation**2).sum(axis=0) - deviation**2 * (n / (n - 1))
-        sd = np.sqrt(np.maximum(rest, 0.0) / max(n - 2, 1))
-        shift = deviation * (n / (n - 1))
-        out[block] = np.divide(shift, sd, out=np.full_like(shift, np.nan), where=sd > 1e-9).T
+        out[block] = _leave_one_out_z(product)
     return out
 
 

@@ -25,6 +25,8 @@ from dtcflow.scores.calibrated import (
     log_normalise,
 )
 from dtcflow.scores.cycle import CYCLE_SETS, cycle_sets
+from dtcflow.scores.entropy import COLUMN as ENTROPY
+from dtcflow.scores.entropy import transcript_entropy
 from dtcflow.scores.matching import MIN_DETECTION
 from dtcflow.scores.signatures import GeneSet, Synonyms
 
@@ -149,7 +151,7 @@ def _collect(panel: Sequence[GeneSet], gmt_sets: Sequence[GeneSet]) -> tuple[dic
         (relaxed if one.role == "covariate" else strict)[column] = replace(one, name=column)
     problems = []
     for one in gmt_sets:
-        if one.name in strict or one.name in relaxed or one.name in ("cell_id", SELF_CHECK_NAME):
+        if one.name in strict or one.name in relaxed or one.name in ("cell_id", SELF_CHECK_NAME, ENTROPY):
             fix = "rename the set in the GMT file"
             problems.append(
                 Problem("scores.gmt", f"a set {one.name}", "names the panel does not have", fix, key=one.name)
@@ -268,7 +270,8 @@ def score_cohort(
     -------
     scores
         ``cell_id``, then one column a set (``S_score``, ``G2M_score``, ``stress`` and ``hypoxia`` for the covariates),
-        z in standard deviations of the random sets; empty where a set or a cell cannot be scored.
+        z in standard deviations of the random sets; empty where a set or a cell cannot be scored. Last,
+        ``transcript_entropy`` (0 to 1, :mod:`dtcflow.scores.entropy`), which describes and is no signature.
     coverage
         Table ``signature_coverage`` with the further columns ``reason``, ``mean_z``, ``sd_z`` (over all cells). Its
         last row is the self-check on random sets: ``depth_correlation``, ``mean_z``, ``sd_z`` ought to be 0, 0 and 1.
@@ -287,6 +290,7 @@ def score_cohort(
     if "in_all_samples" in adata.var and not adata.var["in_all_samples"].all():
         shared = adata.var["in_all_samples"].to_numpy(dtype=bool)
         lognorm, genes = sp.csr_matrix(lognorm[:, np.flatnonzero(shared)]), genes[shared]
+        counts = sp.csr_matrix(counts[:, np.flatnonzero(shared)])
         _LOG.info("%d of %d genes are in all samples and take part in scoring", shared.sum(), len(shared))
     synonyms = Synonyms.from_table(load_aliases() if aliases is None else aliases)
 
@@ -312,5 +316,6 @@ def score_cohort(
     check = self_check(lognorm[some], log_counts[some], statistics, n_sets=SELF_CHECK_SETS, seed=seed)
     coverage = pd.concat([coverage, _check_row(check)], ignore_index=True)
     scores = z.copy()
+    scores[ENTROPY] = transcript_entropy(counts, genes, adata.obs_names, seed=seed).to_numpy()
     scores.insert(0, "cell_id", adata.obs_names.astype(str).to_numpy(dtype=object))
     return scores.reset_index(drop=True), coverage

@@ -4,7 +4,7 @@ import pytest
 
 from dtcflow.evidence.contrasts import Differences
 from dtcflow.evidence.plan import load_plan
-from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS, assess, fragile
+from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS, assess, fragile, studies_of
 
 
 @pytest.fixture
@@ -97,3 +97,35 @@ def test_predicted_decrease_is_the_mirror_image(plan, lab):
         assert fragile(claim, plan.rules, "SUPPORTED", mean, found) == fragile(
             other, mirrored.rules, "SUPPORTED", other_mean, other_found
         )
+
+
+def test_studies_of_patients():
+    cells = pd.DataFrame({"patient_id": ["A", "A", "B", "C", "C"], "study": ["one", "one", "two", "two", "three"]})
+    assert studies_of(cells, ["A", "B", "C"]) == ("one", "two", "three+two")
+    assert studies_of(cells, ["B"]) == ()
+    assert studies_of(cells.drop(columns="study"), ["A", "B"]) == ()
+    assert studies_of(cells.assign(study=None), ["A", "B"]) == ()
+    assert studies_of(cells.replace("two", None), ["A", "B"]) == ()
+
+
+def test_one_study_that_carries_the_support_is_named(plan):
+    claim, values = plan.claim("P2"), values_of([0.1, 0.2, 0.15, 1.3, 1.2, 1.25, 1.2])
+    names, studies = list("ABCDEFG"), ["X", "X", "X", "Y", "Y", "Y", "Y"]
+    table = specifications([0.8] * 10)
+    found = assess(claim, 0.8, table, values, 0, names, studies)
+    assert found.leave_one_study_out["study"].tolist() == ["X", "Y"]
+    assert found.leave_one_study_out["estimate"].tolist() == pytest.approx([1.2375, 0.15], abs=1e-6)
+    reasons = fragile(claim, plan.rules, "SUPPORTED", 0.8, found)
+    assert [r for r in reasons if "study" in r] == ["without study Y the support goes away"]
+    alone = assess(claim, 0.8, table, values, 0, names)
+    assert not [r for r in fragile(claim, plan.rules, "SUPPORTED", 0.8, alone) if "study" in r]
+    one = assess(claim, 0.8, table, values, 0, names, ["X"] * 7)
+    assert one.leave_one_study_out.empty
+
+
+def test_one_study_that_carries_the_refutation_is_named(plan):
+    claim, values = plan.claim("P2"), values_of([0.8, 0.9, -0.5, -0.6, -0.4, -0.5])
+    found = assess(claim, 0.0, specifications([0.0] * 10), values, 0, list("ABCDEF"), ["X"] * 2 + ["Y"] * 4)
+    reasons = fragile(claim, plan.rules, "NOT_SUPPORTED", 0.0, found)
+    assert "without study Y the refutation goes away" in reasons
+    assert "without study X the refutation goes away" not in reasons

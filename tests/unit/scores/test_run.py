@@ -50,9 +50,12 @@ def panel(adata) -> list[GeneSet]:
 def test_columns_coverage_and_self_check(adata, panel, tmp_path):
     user = GeneSet("MINE", tuple(sorted(adata.var_names)[300:330]))
     scores, coverage = score_cohort(adata, panel, [user], n_null=60, aliases=NO_ALIASES)
-    assert list(scores.columns) == ["cell_id", "MAIN", "MINE", "S_score", "G2M_score", "stress"]
+    assert list(scores.columns) == ["cell_id", "MAIN", "MINE", "S_score", "G2M_score", "stress", "transcript_entropy"]
     assert scores["cell_id"].tolist() == adata.obs_names.tolist()
-    assert scores.drop(columns="cell_id").notna().all(axis=None)
+    assert scores.drop(columns=["cell_id", "transcript_entropy"]).notna().all(axis=None)
+    # the common depth is one that nine of ten cells reach; the others have no value
+    assert scores["transcript_entropy"].isna().mean() <= 0.1
+    assert scores["transcript_entropy"].between(0.5, 1).sum() == scores["transcript_entropy"].notna().sum()
     assert coverage["signature"].tolist() == ["MAIN", "MINE", "S_score", "G2M_score", "stress", SELF_CHECK_NAME]
     check = coverage.iloc[-1]
     assert check["role"] == "self_check"

@@ -7,6 +7,7 @@ import pytest
 
 from dtcflow import resources
 from dtcflow.contracts import CELL_TYPES, InputError
+from dtcflow.scores.overlaps import OVERLAP_COLUMNS, overlap_table
 from dtcflow.scores.signatures import (
     ROLES,
     GeneSet,
@@ -57,6 +58,9 @@ def test_panel_rows_agree_with_the_gene_table_and_carry_licence_and_citation():
     )
     assert (facts["licence"] != "").all()
     assert (facts["citation"] != "").all()
+    # an identifier that was not checked is left out, so that none is ever shown
+    assert ((facts["pmid"] != "") == (facts["pmid_checked"] == "true")).all()
+    assert facts["pmid_checked"].isin(["true", "false"]).all()
     unverified = (facts["pmid"] == "") & (facts["doi"] == "")
     assert facts.loc[unverified, "note"].str.contains("unverified").all()
     assert not facts["signature"].str.contains("KEGG|BIOCARTA").any()
@@ -203,6 +207,26 @@ def test_overlap_counts_shared_genes_of_both_directions():
     table = overlap_matrix([GeneSet("A", ("x", "y"), ("z",)), GeneSet("B", ("z", "w"))])
     assert table.to_numpy().tolist() == [[3, 1], [1, 2]]
     assert overlap_matrix([]).shape == (0, 0)
+
+
+def test_overlap_table_lists_each_pair_once_and_only_those_that_share():
+    sets = [
+        GeneSet("B", ("x", "y"), ("z",), role="primary"),
+        GeneSet("A", ("z", "w"), role="mask"),
+        GeneSet("C", ("q",)),
+    ]
+    table = overlap_table(sets)
+    assert list(table.columns) == list(OVERLAP_COLUMNS)
+    assert table.to_numpy().tolist() == [["A", "B", 2, 3, 1, 0.5, "mask", "primary"]]
+    pd.testing.assert_frame_equal(overlap_table(sets[::-1]), table)
+    assert overlap_table([]).empty
+
+
+def test_overlaps_of_the_shipped_panel_are_those_the_plan_counts_on():
+    table = overlap_table(load_panel()).set_index(["signature", "other"])["n_shared"]
+    assert table["HALLMARK_EPITHELIAL_MESENCHYMAL_TRANSITION", "LIM_MAMMARY_STEM_CELL_UP"] == 65
+    purged = "LIM_MAMMARY_STEM_CELL_UP_NOPROLIF_NOEMT"
+    assert ("HALLMARK_EPITHELIAL_MESENCHYMAL_TRANSITION", purged) not in table
 
 
 def test_a_gene_in_both_directions_or_a_missing_weight_is_refused():
