@@ -1,4 +1,4 @@
-"""What a difference in depth leaves in a score: simulated tumour cells and real ones, before and after harmonisation."""
+"""What a difference in depth leaves in a score: simulated and real tumour cells, before and after harmonisation."""
 
 from __future__ import annotations
 
@@ -30,8 +30,6 @@ SIGNATURES: Final = (
     "WIECEK_G0_ARREST",
 )
 RATIO: Final = 0.3
-LIMIT: Final = 0.10
-"""Largest residual shift that is accepted, SD between reference cells."""
 TRIM: Final = 0.1
 
 

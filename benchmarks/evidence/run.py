@@ -8,12 +8,18 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from evidence.depth import OVARIAN, real_shift, simulated_shift
+from evidence.extras import invariance, planning_check, true_values
+from evidence.figure import draw
 from evidence.grid import CORE, MORE, Entry
 from evidence.measure import Bench, cohort_row
 from evidence.store import append, read
+from evidence.summary import acceptance, claims_summary, depth_lines, invariance_lines, markdown, rejection_rates
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 5
@@ -54,6 +60,41 @@ def make_cohorts(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
         append(rows, cohort_row(bench, entry, replicate))
 
 
+def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Return a table that does not depend on the cohorts, from the last time it was made if it was."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make().to_csv(path, sep="\t", index=False)
+    return pd.read_csv(path, sep="\t")
+
+
+def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
+    """Write every table that the finished cohorts allow, and the figure."""
+    found = read(rows, plan_sha256=bench.plan.sha256)
+    work: Path = options.work
+    true = true_values(work / "truth.jsonl", patients=10 if options.small else 80)
+    depth = kept(work / "depth_simulated.tsv", simulated_shift)
+    if OVARIAN.is_file() and not options.small:
+        depth = pd.concat([depth, kept(work / "depth_real.tsv", real_shift)], ignore_index=True)
+    same = kept(work / "invariance.tsv", invariance)
+    claims = claims_summary(found, bench.plan, true)
+    tests = rejection_rates(found, bench.plan.rules.alpha)
+    figures = acceptance(found, bench.plan, true)
+    figures = pd.concat([figures, depth_lines(depth), invariance_lines(same)], ignore_index=True)
+    tables = {
+        "evidence_acceptance": figures,
+        "evidence": claims,
+        "evidence_tests": tests,
+        "evidence_depth": depth,
+        "evidence_planning": planning_check(found, bench.plan, true, cohorts=40 if options.small else 400),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(options.out / f"{name}.tsv", sep="\t", index=False, float_format="%.4g")
+        (options.out / f"{name}.md").write_text(markdown(table), encoding="utf-8")
+    (options.out / "evidence.svg").write_text(draw(claims, tests), encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     logging.disable(logging.WARNING)
@@ -61,4 +102,5 @@ def main(arguments: list[str] | None = None) -> int:
     rows = options.work / ("rows_small.jsonl" if options.small else "rows.jsonl")
     if not options.tables:
         make_cohorts(options, bench, rows)
+    write_tables(options, bench, rows)
     return 0

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from dtcflow.contracts import InputError, Problem
 from dtcflow.evidence.claims import judge_identity, judge_paired
 from dtcflow.evidence.contrasts import Aggregation, Differences, Floats, GroupValues, Layout, differences, trimmed_mean
 from dtcflow.evidence.decide import Decision, refutes, supports
@@ -393,3 +394,58 @@ def closed_form(design: Design, claim: Claim, rules: Rules) -> dict[str, float |
         "mde80": minimum_detectable_effect(sd, design.patients, alpha=rules.alpha) / factor,
         "patients_needed": patients_needed(claim.sesoi, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients),
     }
+
+
+def contrast_of(plan: Plan, claim_id: str, *, sesoi: float | None = None) -> Claim:
+    """Return a paired contrast of the plan, on request with another smallest effect of interest.
+
+    Raises
+    ------
+    InputError
+        The plan has no such claim, or it is not an evaluated paired contrast.
+    """
+    known = [claim.id for claim in plan.claims if claim.evaluated and claim.test == "paired_contrast"]
+    if claim_id not in known:
+        problem = Problem(
+            "--claim", repr(claim_id), f"one of {', '.join(known)}", "choose an evaluated paired contrast"
+        )
+        raise InputError("there is no such contrast to plan for", [problem])
+    claim = plan.claim(claim_id)
+    return claim if sesoi is None else replace(claim, sesoi=sesoi)
+
+
+def plan_designs(
+    plan: Plan,
+    claim_id: str,
+    designs: Sequence[Design],
+    *,
+    sesoi: float | None = None,
+    effects: Sequence[float] = EFFECTS,
+    cohorts: int = 300,
+    seed: int = 1,
+) -> pd.DataFrame:
+    """Tables of :func:`plan_design` for several designs, one below the other."""
+    claim = contrast_of(plan, claim_id, sesoi=sesoi)
+    tables = [plan_design(plan, claim, one, effects=effects, cohorts=cohorts, seed=seed) for one in designs]
+    return pd.concat(tables, ignore_index=True)
+
+
+def design_report(table: pd.DataFrame) -> str:
+    """The table as plain text: what each design can show, and where it reaches 80 %."""
+    lines = []
+    for _, own in table.groupby("patients", sort=True):
+        first = own.iloc[0]
+        lines.append(
+            f"{first['patients']} patients, {first['dtcs']:g} DTCs each, {first['depth']:g} transcripts "
+            f"(about {first['genes_per_cell']:.0f} genes) per cell; smallest effect of interest {first['sesoi']:g} SD"
+        )
+        shown = own[["effect", "power", "supported", "not_supported", "inconclusive", "codes"]]
+        text = shown.to_string(index=False, float_format="{:.2f}".format, justify="left", max_colwidth=90)
+        lines += [f"  {line}" for line in text.splitlines()]
+        for column, what in (("mde80", "p below alpha"), ("supported80", "SUPPORTED")):
+            value = float(first[column])
+            reach = "is not reached by any of these effects" if math.isnan(value) else f"from {value:.2f} SD on"
+            lines.append(f"  {what} in 80 % of cohorts: {reach}")
+        lines.append(f"  Monte-Carlo standard error of a share: at most {own['standard_error'].max():.3f}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
