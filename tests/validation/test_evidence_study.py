@@ -14,7 +14,15 @@ from evidence.grid import GRID, Entry, truth
 from evidence.measure import Bench, cohort_row, permute_labels
 from evidence.run import to_make
 from evidence.store import append, read
-from evidence.summary import TYPE1_BAND, acceptance, claims_summary, rejection_rates, rejects, share
+from evidence.summary import (
+    TYPE1_BAND,
+    acceptance,
+    claims_summary,
+    rejection_rates,
+    rejects,
+    share,
+    with_control_variate,
+)
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.meta_analysis import combine_effects
@@ -155,3 +163,18 @@ def test_tables_of_a_few_rows(bench, null_rows):
     figures = acceptance(rows, bench.plan, {}).set_index("figure")
     assert figures.loc["P2 type-I error, sign-flip p <= .05, null", "n"] == 4
     assert (figures.loc[figures["n"] == 0, "met"] == "not measured").all()
+
+
+def test_a_control_of_known_level_takes_the_luck_out_of_a_rate():
+    rng = np.random.default_rng(1)
+    errors = []
+    for _ in range(200):
+        control = rng.random(400) < 0.05
+        hits = np.where(rng.random(400) < 0.8, control, rng.random(400) < 0.05)  # agrees in most cohorts, same level
+        rate, error = with_control_variate(hits.tolist(), control.tolist(), 0.05)
+        errors.append((rate - 0.05, hits.mean() - 0.05, error))
+    freed, plain, stated = np.array(errors).T
+    assert abs(freed.mean()) < 0.002
+    assert freed.std() < 0.75 * plain.std()
+    assert stated.mean() == pytest.approx(freed.std(), rel=0.15)
+    assert with_control_variate([True, False], [False, False], 0.05)[0] == 0.5

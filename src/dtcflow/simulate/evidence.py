@@ -225,6 +225,16 @@ def _draw_slopes(scenario: EvidenceScenario, rng: np.random.Generator) -> Floats
     return np.asarray(scenario.slope_sd * np.column_stack([rng.permutation(quantiles) for _ in PROGRAMMES]))
 
 
+def _stream(scenario: EvidenceScenario, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(scenario.name.encode())])
+
+
+def planted_slopes(scenario: EvidenceScenario, seed: int) -> pd.DataFrame:
+    """Slopes of the cohort of a seed, without its cells: patients x programmes."""
+    patients = [f"P{p:02d}" for p in range(scenario.n_patients)]
+    return pd.DataFrame(_draw_slopes(scenario, _stream(scenario, seed)), index=patients, columns=list(PROGRAMMES))
+
+
 def simulate_evidence(scenario: EvidenceScenario, seed: int) -> EvidenceCohort:
     """Draw one cohort.
 
@@ -242,7 +252,7 @@ def simulate_evidence(scenario: EvidenceScenario, seed: int) -> EvidenceCohort:
         Layer ``counts`` (cells x genes, float32 whole numbers) and the joined cell table that ``evaluate_plan`` reads.
     """
     universe = evidence_universe()
-    rng = np.random.default_rng([seed, zlib.crc32(scenario.name.encode())])
+    rng = _stream(scenario, seed)
     slopes = _draw_slopes(scenario, rng)
     blocks: list[sp.csr_matrix[Any]] = []
     tables: list[pd.DataFrame] = []
@@ -268,8 +278,7 @@ def simulate_evidence(scenario: EvidenceScenario, seed: int) -> EvidenceCohort:
         var=pd.DataFrame(index=universe.genes.astype(object)),
     )
     adata.layers[COUNTS] = sp.vstack(blocks, format="csr")
-    patients = [f"P{p:02d}" for p in range(scenario.n_patients)]
-    return EvidenceCohort(adata, cells, pd.DataFrame(slopes, index=patients, columns=list(PROGRAMMES)))
+    return EvidenceCohort(adata, cells, planted_slopes(scenario, seed))
 
 
 def _sample(

@@ -102,6 +102,7 @@ def test_what_is_planted_is_there(change, members, low, high):
 def test_slopes_are_the_truth_of_the_patients():
     drawn = ev.simulate_evidence(replace(NULL, n_patients=3, slope_sd=0.0), 6)
     assert (drawn.slopes.to_numpy() == 0).all()
+    pd.testing.assert_frame_equal(ev.simulate_evidence(NULL, 8).slopes, ev.planted_slopes(NULL, 8))
     even = ev.simulate_evidence(replace(NULL, n_patients=9).large(patients=9, cells=5), 6)
     assert even.slopes["stemness"].mean() == pytest.approx(0.0, abs=1e-12)
     assert even.slopes["stemness"].std(ddof=0) == pytest.approx(0.4656, abs=0.001)  # nine quantiles of a normal, SD .5
