@@ -9,7 +9,7 @@ from dtcflow.plot import style
 from evidence.summary import TESTS, VERDICTS
 
 OURS = ("p_sign_flip", "ci_excludes_0")
-SHOWN_NULLS = ("null", "null, slope SD 0", "null, slope SD 1", "null, depth .3")
+SHOWN_NULLS = ("null, plain", "null, slope SD 0", "null, slope SD 1", "null, depth .3")
 
 
 def draw_tests(ax: Axes, tests: pd.DataFrame) -> None:
@@ -25,7 +25,7 @@ def draw_tests(ax: Axes, tests: pd.DataFrame) -> None:
     ax.set_yticks(range(len(labels)), labels)
     ax.set(xlabel="share of null cohorts rejected at .05", xlim=(0, None))
     ax.set_title("Type-I error")
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper right")
 
 
 def draw_verdicts(ax: Axes, claims: pd.DataFrame, claim: str = "P2") -> None:
@@ -39,7 +39,6 @@ def draw_verdicts(ax: Axes, claims: pd.DataFrame, claim: str = "P2") -> None:
     names = [f"{name} (n = {n})" for name, n in zip(own["scenario"], own["cohorts"], strict=True)]
     ax.set_yticks(own.index, names)
     ax.set(xlim=(0, 1), xlabel="share of cohorts", title=f"Verdict of {claim}")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=3)
 
 
 def draw(claims: pd.DataFrame, tests: pd.DataFrame) -> str:
@@ -52,4 +51,6 @@ def draw(claims: pd.DataFrame, tests: pd.DataFrame) -> str:
         top, bottom = figure.subplots(2, 1, height_ratios=[3.2, 0.22 * n + 1.0])
         draw_tests(top, tests)
         draw_verdicts(bottom, claims)
+        handles, labels = bottom.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return style.svg_file(figure)

@@ -77,7 +77,8 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     """Write every table that the finished cohorts allow, and the figure."""
     found = read(rows, plan_sha256=bench.plan.sha256)
     work: Path = options.work
-    true = true_values(work / "truth.jsonl", patients=10 if options.small else 80)
+    kind = "_small" if options.small else ""
+    true = true_values(work / f"truth{kind}.jsonl", patients=10 if options.small else 80)
     depth = kept(work / "depth_simulated.tsv", simulated_shift)
     if OVARIAN.is_file() and not options.small:
         depth = pd.concat([depth, kept(work / "depth_real.tsv", real_shift)], ignore_index=True)
@@ -93,6 +94,9 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
         "evidence_depth": depth,
         "evidence_planning": planning_check(found, bench.plan, true, cohorts=40 if options.small else 400),
     }
+    for table in tables.values():
+        if "scenario" in table:  # readers of TSV files take a bare "null" for a missing value
+            table["scenario"] = table["scenario"].replace({"null": "null, plain"})
     options.out.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(options.out / f"{name}.tsv", sep="\t", index=False, float_format="%.4g")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from evidence.comparators import dersimonian_laird, patient_intercept
 from evidence.extras import shuffled
+from evidence.figure import draw
 from evidence.grid import GRID, Entry, truth
 from evidence.measure import Bench, cohort_row, permute_labels
 from evidence.run import to_make
@@ -18,6 +19,7 @@ from evidence.summary import (
     TYPE1_BAND,
     acceptance,
     claims_summary,
+    markdown,
     rejection_rates,
     rejects,
     share,
@@ -52,7 +54,7 @@ def bench() -> Bench:
 
 @pytest.fixture(scope="module")
 def null_rows(bench):
-    entry = Entry(EvidenceScenario("null, slope SD 1", slope_sd=1.0), N)
+    entry = Entry(EvidenceScenario("null, slope SD 1", slope_sd=1.0, pt_cells=30), N)
     return [cohort_row(bench, entry, replicate) for replicate in range(N)]
 
 
@@ -160,6 +162,10 @@ def test_tables_of_a_few_rows(bench, null_rows):
     assert line["supported"] + line["not_supported"] + line["inconclusive"] == pytest.approx(1.0)
     assert line["bias"] == pytest.approx(np.mean([row["claims"]["P2"]["estimate"] for row in rows]))
     assert set(rejection_rates(rows, 0.05)["scenario"]) == {"null"}
+    assert "Wilcoxon over cells" in draw(claims, rejection_rates(rows, 0.05))  # any scenario gives a picture
+    text = markdown(claims)
+    assert text.count("\n") == 2 + len(claims)
+    assert "nan" not in text
     figures = acceptance(rows, bench.plan, {}).set_index("figure")
     assert figures.loc["P2 type-I error, sign-flip p <= .05, null", "n"] == 4
     assert (figures.loc[figures["n"] == 0, "met"] == "not measured").all()
