@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--work", type=Path, default=ROOT / "results" / "bench-evidence", help="rows of finished cohorts"
     )
-    found.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "tables", help="tables and figure")
+    found.add_argument("--out", type=Path, help="tables and figure (benchmarks/tables; with --small in --work)")
     found.add_argument("--small", action="store_true", help="a few cohorts of each scenario")
     found.add_argument("--only", action="append", metavar="TEXT", help="scenarios whose name contains it; repeatable")
     found.add_argument("--max-minutes", type=float, default=float("inf"), help="stop making cohorts after this long")
@@ -65,9 +65,9 @@ def make_cohorts(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
         append(rows, cohort_row(bench, entry, replicate))
 
 
-def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Return a table that does not depend on the cohorts, from the last time it was made if it was."""
-    if not path.is_file():
+def kept(path: Path, make: Callable[[], pd.DataFrame], *, fresh: bool) -> pd.DataFrame:
+    """Return a table that does not depend on the cohorts; without ``fresh`` that of the last time, if there is one."""
+    if fresh or not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         make().to_csv(path, sep="\t", index=False)
     return pd.read_csv(path, sep="\t")
@@ -77,12 +77,12 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     """Write every table that the finished cohorts allow, and the figure."""
     found = read(rows, plan_sha256=bench.plan.sha256)
     work: Path = options.work
-    kind = "_small" if options.small else ""
+    kind, fresh = "_small" if options.small else "", not options.tables
     true = true_values(work / f"truth{kind}.jsonl", patients=10 if options.small else 80)
-    depth = kept(work / "depth_simulated.tsv", simulated_shift)
+    depth = kept(work / "depth_simulated.tsv", simulated_shift, fresh=fresh)
     if OVARIAN.is_file() and not options.small:
-        depth = pd.concat([depth, kept(work / "depth_real.tsv", real_shift)], ignore_index=True)
-    same = kept(work / "invariance.tsv", invariance)
+        depth = pd.concat([depth, kept(work / "depth_real.tsv", real_shift, fresh=fresh)], ignore_index=True)
+    same = kept(work / "invariance.tsv", invariance, fresh=fresh)
     claims = claims_summary(found, bench.plan, true)
     tests = rejection_rates(found, bench.plan.rules.alpha)
     figures = acceptance(found, bench.plan, true)
@@ -97,11 +97,12 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     for table in tables.values():
         if "scenario" in table:  # readers of TSV files take a bare "null" for a missing value
             table["scenario"] = table["scenario"].replace({"null": "null, plain"})
-    options.out.mkdir(parents=True, exist_ok=True)
+    out: Path = options.out or (work / "tables_small" if options.small else ROOT / "benchmarks" / "tables")
+    out.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(options.out / f"{name}.tsv", sep="\t", index=False, float_format="%.4g")
-        (options.out / f"{name}.md").write_text(markdown(table), encoding="utf-8")
-    (options.out / "evidence.svg").write_text(draw(claims, tests), encoding="utf-8")
+        table.to_csv(out / f"{name}.tsv", sep="\t", index=False, float_format="%.4g")
+        (out / f"{name}.md").write_text(markdown(table), encoding="utf-8")
+    (out / "evidence.svg").write_text(draw(claims, tests), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
