@@ -46,6 +46,7 @@ MARKS: Final = 3
 COLUMNS: Final = (
     *("patients", "dtcs", "depth", "genes_per_cell", "sesoi", "effect", "effect_at_depth", "power", "supported"),
     *("not_supported", "inconclusive", "standard_error", "codes", "mde80", "supported80"),
+    "patients_needed",
 )
 
 
@@ -346,7 +347,7 @@ def plan_design(
     One row per effect, :data:`COLUMNS`. ``power`` is the share with a sign-flip p of at most alpha (unadjusted);
     ``standard_error`` the largest Monte-Carlo error of the three shares; ``codes`` the most frequent codes of undecided
     cohorts with their share; ``mde80`` the effect at which ``power`` reaches .8 and ``supported80`` that at which
-    SUPPORTED does (NaN: not within ``effects``).
+    SUPPORTED does (NaN: not within ``effects``); ``patients_needed`` see :func:`closed_form`.
     """
     factor = design.effect_factor()
     rows = []
@@ -376,6 +377,8 @@ def plan_design(
         sesoi=claim.sesoi,
     )
     positive = table[table["effect"] >= 0]
+    needed = closed_form(design, claim, plan.rules)["patients_needed"]
+    table["patients_needed"] = pd.array([needed] * len(table), dtype="Int64")
     table["mde80"] = crossing(positive["effect"].tolist(), positive["power"].tolist())
     table["supported80"] = crossing(positive["effect"].tolist(), positive["supported"].tolist())
     return table[list(COLUMNS)]
@@ -392,7 +395,9 @@ def closed_form(design: Design, claim: Claim, rules: Rules) -> dict[str, float |
     return {
         "sd": sd,
         "mde80": minimum_detectable_effect(sd, design.patients, alpha=rules.alpha) / factor,
-        "patients_needed": patients_needed(claim.sesoi, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients),
+        "patients_needed": patients_needed(
+            claim.sesoi * factor, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients
+        ),
     }
 
 
@@ -446,6 +451,9 @@ def design_report(table: pd.DataFrame) -> str:
             value = float(first[column])
             reach = "is not reached by any of these effects" if math.isnan(value) else f"from {value:.2f} SD on"
             lines.append(f"  {what} in 80 % of cohorts: {reach}")
+        needed = first["patients_needed"]
+        if not pd.isna(needed):
+            lines.append(f"  patients in whom the paired t test finds {first['sesoi']:g} SD with 80 % power: {needed}")
         lines.append(f"  Monte-Carlo standard error of a share: at most {own['standard_error'].max():.3f}")
         lines.append("")
     return "\n".join(lines).rstrip()

@@ -118,6 +118,8 @@ def test_the_table_of_a_design(plan, claim):
     np.testing.assert_allclose(total, 1.0)
     again = planning.plan_design(plan, claim, replace(MANY, patients=8), effects=(0.0, 1.5), cohorts=10, seed=1)
     pd.testing.assert_frame_equal(table, again)
+    # 40 DTCs, 60 primary cells and slopes of .5: SD .54, for which 12 patients are needed (TTestPower: 11.2)
+    assert table["patients_needed"].tolist() == [12, 12]
     text = planning.design_report(table)
     assert "8 patients, 40 DTCs each" in text
     assert "SUPPORTED in 80 % of cohorts: from" in text
