@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo demo-null demo-real single-tumours test lint types unit workflow-tests integration validation \
-	bench-caller bench-scores table-demo table-real lock wheel clean
+	bench-caller bench-evidence bench-scores table-demo table-real lock wheel clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ single-tumours: $(READY) ## single real tumours and normal tissues, from data se
 
 bench-caller: $(READY) ## the malignant-cell caller beside infercnvpy, every figure of docs/caller.md, in benchmarks/tables
 	$(BIN)/python benchmarks/caller
+
+bench-evidence: $(READY) ## error rates and power of the verdicts on simulated cohorts (hours, resumable; ARGS=--small: minutes)
+	$(BIN)/python benchmarks/evidence $(ARGS)
 
 lock: $(READY) ## recompile requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \

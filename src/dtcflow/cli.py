@@ -165,6 +165,45 @@ def _fetch_signatures(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _power(options: argparse.Namespace) -> int:
+    from dtcflow.evidence.plan import load_plan
+    from dtcflow.evidence.planning import Design, design_report, plan_designs
+    from dtcflow.study import shipped_root
+
+    plan = load_plan(options.claims or shipped_root() / "config" / "claims.yaml")
+    designs = [
+        Design(
+            patients=patients,
+            dtcs=options.dtcs,
+            reference_cells=options.reference_cells,
+            depth=options.depth,
+            slope_sd=options.slope_sd,
+        )
+        for patients in sorted(set(options.patients))
+    ]
+    table = plan_designs(
+        plan,
+        options.claim,
+        designs,
+        sesoi=options.sesoi,
+        effects=tuple(sorted(set(options.effects))),
+        cohorts=options.cohorts,
+        seed=options.seed,
+    )
+    if options.out is not None:
+        from dtcflow.contracts import write_table
+        from dtcflow.plot import style
+        from dtcflow.plot.planning import draw_power
+
+        folder = Path(options.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table(table, folder / "power.tsv")
+        with style.language():
+            (folder / "power.svg").write_text(style.svg_file(draw_power(table)), encoding="utf-8")
+    _say(design_report(table))
+    return EXIT_OK
+
+
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -179,6 +218,22 @@ def _positive(text: str) -> int:
     return value
 
 
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _at_least_zero(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+_above_zero.__name__ = "number > 0"
+_at_least_zero.__name__ = "number >= 0"
 _whole.__name__ = "whole number >= 0"
 _positive.__name__ = "whole number >= 1"
 
@@ -241,6 +296,38 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("cell_id", metavar="CELL_ID", help="sample_id:barcode, as in cells.tsv.gz")
     explain.add_argument("--results", default="results", metavar="DIR", help="results folder (%(default)s)")
     explain.set_defaults(run=_explain)
+
+    power = commands.add_parser("power", help="say what a planned cohort can show: chance of each verdict")
+    power.add_argument("--patients", type=_positive, nargs="+", default=[8], metavar="N", help="patients (8)")
+    power.add_argument("--dtcs", type=_above_zero, default=12.0, metavar="N", help="mean DTCs of a patient (12)")
+    power.add_argument(
+        "--reference-cells", type=_positive, default=60, metavar="N", help="primary tumour cells of a patient (60)"
+    )
+    power.add_argument(
+        "--depth", type=_above_zero, default=4500.0, metavar="UMI", help="median transcripts of a cell (4500)"
+    )
+    power.add_argument("--sesoi", type=_above_zero, metavar="SD", help="smallest effect of interest (the plan's)")
+    power.add_argument(
+        "--effects",
+        type=_at_least_zero,
+        nargs="+",
+        default=[0.0, 0.25, 0.5, 0.75, 1.0, 1.5],
+        metavar="SD",
+        help="true effects to look at (0 0.25 0.5 0.75 1 1.5)",
+    )
+    power.add_argument(
+        "--slope-sd",
+        type=_at_least_zero,
+        default=0.5,
+        metavar="SD",
+        help="spread of the effect over patients (0.5)",
+    )
+    power.add_argument("--claims", metavar="YAML", help="analysis plan (the shipped one)")
+    power.add_argument("--claim", default="P2", metavar="ID", help="paired contrast of the plan (P2)")
+    power.add_argument("--cohorts", type=_positive, default=300, metavar="N", help="simulated cohorts per effect (300)")
+    power.add_argument("--seed", type=_whole, default=1, metavar="N", help="the same seed gives the same table (1)")
+    power.add_argument("--out", metavar="DIR", help="also write power.tsv and power.svg")
+    power.set_defaults(run=_power)
     return parser
 
 

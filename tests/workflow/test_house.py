@@ -130,7 +130,7 @@ def test_contracts_are_the_ground_floor_and_the_command_the_roof():
     for path in MODULES:
         if path.name != "cli.py":
             assert not imported(path) & {"dtcflow.cli", "dtcflow.runs", "dtcflow.study"}, name_of(path)
-        if "report" not in path.parts and "plot" not in path.parts:
+        if not {"report", "plot", "cli.py"} & set(path.parts):  # the roof may draw: `dtcflow power`
             ours = {name for name in imported(path) if name.startswith(("dtcflow.report", "dtcflow.plot"))}
             assert not ours, name_of(path)
 

@@ -1,0 +1,312 @@
+"""Rows of cohorts to tables: rates with Monte-Carlo errors, and the figures that were asked for."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from dtcflow.evidence.inference import sign_flip_p
+from dtcflow.evidence.plan import Plan
+from dtcflow.simulate.evidence import planted_slopes
+from evidence.grid import GRID, STRONG, Entry, programme_of, truth
+
+Rows = Sequence[Mapping[str, Any]]
+TYPE1_BAND: Final = (0.0375, 0.0635)
+COVERAGE_BAND: Final = (0.93, 0.97)
+MOST_FALSE: Final = 0.05
+MOST_FALSE_REFUTED: Final = 0.10
+MOST_SHIFT: Final = 0.10
+LEAST: Final = 0.95
+LEAST_POWER: Final = 0.80
+VERDICTS: Final = ("SUPPORTED", "NOT_SUPPORTED", "INCONCLUSIVE")
+TESTS: Final = {
+    "p_sign_flip": "exact sign-flip over patients (decides)",
+    "ci_excludes_0": "Paule-Mandel + HKSJ interval over patients (decides)",
+    "p_paired_t": "paired t over patients",
+    "p_dersimonian_laird": "DerSimonian-Laird z over patients",
+    "p_patient_intercept": "cells, patient intercept only",
+    "p_wilcoxon_cells": "Wilcoxon over cells",
+    "p_raw_mean": "raw mean of log counts, paired t over patients",
+}
+EXPECTED_CODE: Final = {
+    "null, aliased with study": "CONFOUNDED",
+    "null, 20 % haematopoietic": "CONTAMINATION",
+    "null, 20 % of cells miscalled": "CONTAMINATION",
+}
+
+
+def share(hits: Iterable[bool]) -> tuple[float, float, int]:
+    """Share of hits, its Monte-Carlo standard error, and how many cohorts."""
+    values = np.fromiter(hits, dtype=bool)
+    if not values.size:
+        return math.nan, math.nan, 0
+    rate = float(values.mean())
+    return rate, math.sqrt(rate * (1 - rate) / values.size), int(values.size)
+
+
+def by_scenario(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows of each scenario of the grid that has any."""
+    out: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in GRID:
+        own = [row for row in rows if row["scenario"] == entry.name]
+        if own:
+            out[entry.name] = own
+    return out
+
+
+def true_value(entry: Entry, measured: Mapping[str, float]) -> float:
+    """Value the estimate of P2 should have: 0 without a change, else what a very large cohort gives; NaN unknown."""
+    s = entry.scenario
+    if s.contamination or s.miscalled or s.aliased or s.subset_share or s.cycling_dtc != s.cycling_pt:
+        return math.nan
+    if entry.permuted or not s.effects.get("stemness", 0.0):
+        return 0.0
+    return measured.get(truth_key(entry), math.nan)
+
+
+def truth_key(entry: Entry) -> str:
+    """Scenarios with one key have one true value."""
+    return f"stemness {entry.scenario.effects.get('stemness', 0.0):g}, depth ratio {entry.scenario.depth_ratio:g}"
+
+
+def _excludes_0(found: Mapping[str, Any]) -> bool:
+    return found["ci_low"] is not None and (found["ci_low"] > 0 or found["ci_high"] < 0)
+
+
+def claims_summary(rows: Rows, plan: Plan, measured: Mapping[str, float]) -> pd.DataFrame:
+    """One line per scenario and evaluated claim, and one for the hypothesis."""
+    lines: list[dict[str, Any]] = []
+    for name, own in by_scenario(rows).items():
+        entry = next(one for one in GRID if one.name == name)
+        for claim in plan.claims:
+            found = [row["claims"][claim.id] for row in own if claim.id in row["claims"]]
+            if not found:
+                continue
+            estimates = np.array([np.nan if one["estimate"] is None else one["estimate"] for one in found])
+            target = true_value(entry, measured) if claim.id == "P2" else math.nan
+            inside = [one["ci_low"] <= target <= one["ci_high"] for one in found if one["ci_low"] is not None]
+            has_p = [one for one in found if one["p_value"] is not None]
+            gate = claim.test == "identity_share"
+            line: dict[str, Any] = {"scenario": name, "claim": claim.id, "truth": truth(entry, claim)}
+            line |= _verdict_shares([one["verdict"] for one in found], [one["codes"].split(";") for one in found])
+            line["p_rejects"], line["p_rejects_se"], _ = share(one["p_value"] <= plan.rules.alpha for one in has_p)
+            line["ci_excludes_0"] = math.nan if gate else share(_excludes_0(one) for one in found)[0]
+            line["mean_estimate"] = float(np.nanmean(estimates)) if np.isfinite(estimates).any() else math.nan
+            line["true_value"] = target
+            line["bias"] = line["mean_estimate"] - target
+            line["coverage"] = share(inside)[0] if math.isfinite(target) else math.nan
+            lines.append(line)
+        hypothesis = [row["hypothesis"] for row in own]
+        line = {"scenario": name, "claim": "hypothesis", "truth": "undefined"}
+        line |= _verdict_shares([one["verdict"] for one in hypothesis], [one["codes"] for one in hypothesis])
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _verdict_shares(verdicts: Sequence[str], codes: Sequence[Sequence[str]]) -> dict[str, Any]:
+    n = len(verdicts)
+    out: dict[str, Any] = {"cohorts": n}
+    for verdict in VERDICTS:
+        out[verdict.lower()], out[f"{verdict.lower()}_se"], _ = share(one == verdict for one in verdicts)
+    counted = Counter(code for own in codes for code in own if code)
+    leading = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:3]
+    out["codes"] = "; ".join(f"{code} {count / n:.2f}" for code, count in leading)
+    return out
+
+
+def rejects(row: Mapping[str, Any], test: str, alpha: float) -> bool | None:
+    """Whether a test rejects in a cohort; None where it could not be done."""
+    found = row["claims"].get("P2")
+    if found is None or found["p_value"] is None:
+        return None
+    if test == "ci_excludes_0":
+        return _excludes_0(found)
+    p = found["p_value"] if test == "p_sign_flip" else row["compared"].get(test)
+    return None if p is None else bool(p <= alpha)
+
+
+def rejection_rates(rows: Rows, alpha: float) -> pd.DataFrame:
+    """Rejection rate of every test on the same cohorts of P2."""
+    lines = []
+    for name, own in by_scenario(rows).items():
+        for test, label in TESTS.items():
+            decided = [one for one in (rejects(row, test, alpha) for row in own) if one is not None]
+            rate, error, n = share(decided)
+            if n:
+                lines.append((name, test, label, n, rate, error))
+        raw = [row["compared"]["raw_estimate"] for row in own if row["compared"].get("raw_estimate") is not None]
+        if raw:
+            label = "raw mean of log counts: mean estimate, SD"
+            lines.append((name, "raw_estimate", label, len(raw), np.mean(raw), np.std(raw) / math.sqrt(len(raw))))
+    return pd.DataFrame(lines, columns=["scenario", "test", "what", "cohorts", "rate", "se"])
+
+
+def _line(figure: str, asked: str, value: float, error: float, n: int, met: bool | None) -> dict[str, Any]:
+    passed = "not measured" if not n else "" if met is None else "yes" if met else "no"
+    return {"figure": figure, "asked": asked, "measured": value, "se": error, "n": n, "met": passed}
+
+
+def acceptance(rows: Rows, plan: Plan, measured: Mapping[str, float]) -> pd.DataFrame:
+    """Figures that were asked for, with what was found and whether it meets them."""
+    scenarios = by_scenario(rows)
+    lines = [*_type1(scenarios, plan), *_false_verdicts(scenarios, plan), *_codes(scenarios)]
+    lines += _power(scenarios, plan) + _coverage(scenarios, measured) + _permutation(scenarios)
+    return pd.DataFrame(lines, columns=["figure", "asked", "measured", "se", "n", "met"])
+
+
+def with_control_variate(hits: Sequence[bool], control: Sequence[bool], level: float) -> tuple[float, float]:
+    """Rate of hits, freed of the luck of the draw as far as a control of known level shows it; and its error.
+
+    The control is the sign-flip test on the planted slopes, which no cell and no score has touched: it rejects at the
+    exact level of the test. Where the slopes of these cohorts happen to be tame, both rates are low together.
+    """
+    x, y = np.asarray(control, dtype=float), np.asarray(hits, dtype=float)
+    if y.size < 2 or x.var() == 0:
+        return share(hits)[:2]
+    beta = float(np.cov(x, y)[0, 1] / x.var(ddof=1))
+    rest = y - beta * (x - level)
+    return float(rest.mean()), float(rest.std(ddof=1) / math.sqrt(rest.size))
+
+
+def _slopes_alone(entry: Entry, own: Rows, name: str, alpha: float) -> tuple[list[bool], float]:
+    """Whether the test rejects on the planted slopes of each cohort, and the level it has."""
+    slopes = np.column_stack([planted_slopes(entry.scenario, row["replicate"])[name] for row in own])
+    n = 2**entry.scenario.n_patients
+    return (sign_flip_p(slopes) <= alpha).tolist(), 2 * math.floor(alpha * n / 2) / n
+
+
+def _type1(scenarios: Mapping[str, Rows], plan: Plan) -> list[dict[str, Any]]:
+    low, high = TYPE1_BAND
+    entry = next(one for one in GRID if one.name == "null")
+    lines = []
+    for claim in plan.claims:
+        if claim.family != "confirmatory" or not claim.evaluated or truth(entry, claim) != "absent":
+            continue
+        own = [row for row in scenarios.get("null", ()) if row["claims"][claim.id]["p_value"] is not None]
+        found = [row["claims"][claim.id] for row in own]
+        for what, hits in (
+            ("sign-flip p <= .05", [one["p_value"] <= plan.rules.alpha for one in found]),
+            ("95 % interval excludes 0", [_excludes_0(one) for one in found]),
+        ):
+            rate, error, n = share(hits)
+            title, asked = f"{claim.id} type-I error, {what}, null", f"{low} to {high}"
+            lines.append(_line(title, asked, rate, error, n, low <= rate <= high))
+            name = programme_of(claim)
+            if own and name is not None:
+                control, level = _slopes_alone(entry, own, name, plan.rules.alpha)
+                rate, error = with_control_variate(hits, control, level)
+                lines.append(_line(f"{title}, control variate", asked, rate, error, n, low <= rate <= high))
+        if own and name is not None:
+            rate, error, n = share(control)
+            title = f"{claim.id} sign-flip of the planted slopes alone (exact level {level:.4f}), null"
+            lines.append(_line(title, "for comparison", rate, error, n, None))
+    return lines
+
+
+def _false_verdicts(scenarios: Mapping[str, Rows], plan: Plan) -> list[dict[str, Any]]:
+    lines = []
+    for name, own in scenarios.items():
+        entry = next(one for one in GRID if one.name == name)
+        for claim in plan.claims:
+            found = [row["claims"][claim.id] for row in own if claim.id in row["claims"]]
+            state = truth(entry, claim)
+            if not found or claim.test == "identity_share" or state == "undefined":
+                continue
+            false, most = ("SUPPORTED", MOST_FALSE) if state == "absent" else ("NOT_SUPPORTED", MOST_FALSE_REFUTED)
+            rate, error, n = share(one["verdict"] == false for one in found)
+            lines.append(_line(f"{claim.id} false {false}, {name}", f"<= {most}", rate, error, n, rate <= most))
+        if all(truth(entry, claim) == "absent" for claim in plan.claims if claim.id == "P2"):
+            rate, error, n = share(row["hypothesis"]["verdict"] == "SUPPORTED" for row in own)
+            lines.append(
+                _line(f"hypothesis false SUPPORTED, {name}", f"<= {MOST_FALSE}", rate, error, n, rate <= MOST_FALSE)
+            )
+    return lines
+
+
+def _codes(scenarios: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    lines = []
+    for name, code in EXPECTED_CODE.items():
+        found = [row["claims"]["P2"] for row in scenarios.get(name, ()) if "P2" in row["claims"]]
+        rate, error, n = share(code in one["codes"].split(";") for one in found)
+        lines.append(_line(f"P2 ends with {code}, {name}", f">= {LEAST}", rate, error, n, rate >= LEAST))
+    return lines
+
+
+def _power(scenarios: Mapping[str, Rows], plan: Plan) -> list[dict[str, Any]]:
+    found = [row["claims"]["P2"] for row in scenarios.get(STRONG.name, ()) if "P2" in row["claims"]]
+    rate, error, n = share(one["verdict"] == "SUPPORTED" for one in found)
+    return [_line(f"P2 SUPPORTED, {STRONG.name}, 12 DTCs or more", f">= {LEAST_POWER}", rate, error, n, rate >= 0.8)]
+
+
+def _coverage(scenarios: Mapping[str, Rows], measured: Mapping[str, float]) -> list[dict[str, Any]]:
+    low, high = COVERAGE_BAND
+    lines = []
+    for name in ("null", "null, depth .3", "d 0.5", STRONG.name):
+        target = true_value(next(one for one in GRID if one.name == name), measured)
+        found = [row["claims"]["P2"] for row in scenarios.get(name, ()) if "P2" in row["claims"]]
+        inside = [one["ci_low"] <= target <= one["ci_high"] for one in found if one["ci_low"] is not None]
+        rate, error, n = share(inside)
+        met = None if math.isnan(target) else low <= rate <= high
+        lines.append(_line(f"P2 coverage of the 95 % interval, {name}", f"{low} to {high}", rate, error, n, met))
+    return lines
+
+
+def _permutation(scenarios: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    supported = {
+        row["replicate"]
+        for row in scenarios.get(STRONG.name, ())
+        if row["claims"].get("P2", {}).get("verdict") == "SUPPORTED"
+    }
+    permuted = scenarios.get(f"{STRONG.name}, labels permuted", ())
+    gone = [row["claims"]["P2"]["verdict"] != "SUPPORTED" for row in permuted if row["replicate"] in supported]
+    rate, error, n = share(gone)
+    return [_line("P2 no longer SUPPORTED after permuting labels", f">= {LEAST}", rate, error, n, rate >= LEAST)]
+
+
+def depth_lines(depth: pd.DataFrame) -> pd.DataFrame:
+    """Residual shift after depth harmonisation against the largest that is accepted."""
+    own = depth[depth["way"] == "harmonised"]
+    lines = [
+        _line(
+            f"shift at depth .3, {row['cells']}, {row['signature']}",
+            f"within {MOST_SHIFT}",
+            row["shift"],
+            row["se"],
+            1,
+            abs(row["shift"]) <= MOST_SHIFT,
+        )
+        for row in own.to_dict("records")
+    ]
+    return pd.DataFrame(lines)
+
+
+def invariance_lines(same: pd.DataFrame) -> pd.DataFrame:
+    """Whether the verdict stays the same byte for byte."""
+    lines = [
+        _line(
+            f"verdict.json identical: {row['changed']}", "yes", float(row["identical"]), 0.0, 1, bool(row["identical"])
+        )
+        for row in same.to_dict("records")
+    ]
+    return pd.DataFrame(lines)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table for reading: three decimals, empty where nothing is known."""
+
+    def cell(value: object) -> str:
+        if isinstance(value, float | np.floating):
+            return "" if math.isnan(value) else f"{value:.3f}"
+        return str(value)
+
+    head = "| " + " | ".join(table.columns) + " |"
+    rule = "|" + "---|" * len(table.columns)
+    return (
+        "\n".join([head, rule, *("| " + " | ".join(map(cell, row)) + " |" for row in table.itertuples(index=False))])
+        + "\n"
+    )
