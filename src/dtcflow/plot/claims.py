@@ -9,11 +9,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import blended_transform_factory
@@ -145,34 +145,30 @@ def claim_figure(endpoints: Sequence[Endpoint], beside: Sequence[Beside] = (), *
         strip = 0.85 + max(0.17 * lines + 0.12 * len(beside), 0.9) if beside else 0.0
         below = bool(beside) and len(endpoints) > 1
         figure = style.new_figure(style.FULL_WIDTH, max(forest + null, 0 if below else strip) + below * strip + 0.15)
-        main: SubFigure | Figure = figure
-        under: SubFigure | Figure = figure
-        if below:
-            parts = figure.subfigures(2, 1, height_ratios=(forest + null, strip), squeeze=False)
-            main, under = parts[0, 0], parts[1, 0]
         at_right = bool(beside) and not below
         heights = (forest, null) if null else (forest,)
-        grid = main.add_gridspec(
-            len(heights),
-            len(endpoints) + at_right,
-            width_ratios=(3.1, 2.4) if at_right else (1.0,) * len(endpoints),
-            height_ratios=heights,
-        )
+        shape = (len(heights), len(endpoints) + at_right)
+        ratios: dict[str, Any] = {
+            "width_ratios": (3.1, 2.4) if at_right else (1.0,) * len(endpoints),
+            "height_ratios": heights,
+        }
+        outer = figure.add_gridspec(2, 1, height_ratios=(forest + null, strip)) if below else None
+        grid = figure.add_gridspec(*shape, **ratios) if outer is None else outer[0].subgridspec(*shape, **ratios)
         letters = iter("ABCDEFGHIJ")
         for k, endpoint in enumerate(endpoints):
-            ax = main.add_subplot(grid[0, k])
+            ax = figure.add_subplot(grid[0, k])
             _forest(ax, endpoint, row=row, labelled=k == 0, title=f"{next(letters)}  {endpoint.title}")
             if not null:
                 ax.set_xlabel(_wrap(endpoint.axis, 62 // len(endpoints)))
                 continue
             ax.tick_params(axis="x", labelbottom=False)
-            low = main.add_subplot(grid[1, k], sharex=ax)
+            low = figure.add_subplot(grid[1, k], sharex=ax)
             _null(low, endpoint, letter=next(letters) if _known(endpoint.null).size else "")
             low.set_xlabel(_wrap(endpoint.axis, 62 // len(endpoints)))
         if beside:
-            ax = under.add_subplot() if below else main.add_subplot(grid[:, -1])
+            ax = figure.add_subplot(grid[:, -1] if outer is None else outer[1])
             _beside(ax, endpoints[0], beside, title=f"{next(letters)}  {beside_title}", width=44 if below else 30)
-        return figure
+        return style.settled(figure)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def controls_figure(groups: Sequence[ControlGroup]) -> Figure:
         axes = figure.subplots(len(shown), 1, height_ratios=heights, squeeze=False)[:, 0]
         for ax, group in zip(axes, shown, strict=True):
             _panel(ax, group)
-        return figure
+        return style.settled(figure)
 
 
 def _panel(ax: Axes, group: ControlGroup) -> None:

@@ -99,7 +99,7 @@ def specification_curve(specifications: pd.DataFrame, factors: Sequence[str], sy
             _choices(bottom, table, levels)
         else:
             top.set_xlabel("specifications, sorted by estimate")
-        return figure
+        return style.settled(figure)
 
 
 def _choices(ax: Axes, table: pd.DataFrame, levels: Sequence[tuple[str, str]]) -> None:

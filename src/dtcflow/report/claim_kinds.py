@@ -65,6 +65,8 @@ class Kind:
         What is on the axis; the unit of the claim is added.
     what
         What was measured and how to read it, for a reader who has not read the methods.
+    title
+        Heading of the patients' panel.
     cells
         What the two numbers of cells beside a patient are.
     value
@@ -90,6 +92,7 @@ class Kind:
 
     measure: str
     what: str
+    title: str = "Patients"
     cells: str = "cells in first / second group"
     value: str = "difference"
     limits: tuple[str, str] | None = None
@@ -108,12 +111,14 @@ KINDS: Final[dict[str, Kind]] = {
     "paired_contrast": Kind(
         measure="difference",
         what="Each dot is one patient: the mean signature score of the cells of the first group minus that of "
-        "the second. Support needs the diamond's whole width on the {side} of zero and its centre beyond the shaded band.",
+        "the second. Support needs the diamond's whole width on the {side} of zero and its centre beyond the shaded "
+        "band.",
     ),
     "composite_contrast": Kind(
         measure="difference",
         what="Two things must both hold. The score must lie on the {side} of zero and beyond the shaded band, and the "
         "share of cycling cells must lie on the other side of its own band.",
+        title="Score",
         second=Second(
             "Share of cycling cells",
             "difference of arcsines of square-root shares",
@@ -132,6 +137,7 @@ KINDS: Final[dict[str, Kind]] = {
         what="Are the cells of a patient unlike each other in this programme? Cells that score high on one half of "
         "the signature's genes should score high on the other half (left); the third of the cells that is highest on "
         "one half should lie above the rest on the other (right). Both are zero when cells differ by chance only.",
+        title="Coherence",
         cells="DTCs / reference cells",
         marks=(Mark(0.0, "chance"),),
         second=Second(
@@ -144,8 +150,8 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "duality": Kind(
         measure="correlation of the stemness with the dormancy score",
-        what="Each dot is one patient: the rank correlation, over the patient's own disseminated cells, of stemness with "
-        "dormancy, less what random pairs of gene sets show. Zero: the two have nothing to do with each other.",
+        what="Each dot is one patient: the rank correlation, over the disseminated cells of that patient, of stemness "
+        "with dormancy, less what random pairs of gene sets show. Zero: the two have nothing to do with each other.",
         cells="DTCs / reference cells",
         scale=math.tanh,
         meta=math.tanh,

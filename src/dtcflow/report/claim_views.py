@@ -193,7 +193,7 @@ def _endpoint(row: Mapping[Any, Any], primary: pd.DataFrame, detail: Mapping[Any
         band = {"around": (-sesoi, sesoi), "below": (-math.inf, sesoi), "above": (sesoi, math.inf)}[kind.band]
     joint = " of " if kind.part else " / "
     return Endpoint(
-        title=f"Patients · {kind.cells}",
+        title=f"{kind.title} · {kind.cells}",
         axis=axis_label(row, kind),
         dots=_dots(primary, kind.value, "variance", kind.limits, kind.scale, joint),
         pool=pool,

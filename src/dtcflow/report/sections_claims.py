@@ -34,6 +34,7 @@ from dtcflow.report.page import (
     listed,
     number,
     p_value,
+    percent,
     plural,
     short,
     words,
@@ -155,8 +156,8 @@ def caption(view: ClaimView) -> str:
     parts = [
         f"{shown(view.claim_id, 40)}, {shown(view.row['title'], 200)}. Dots: one per patient (n = "
         f"{plural(used, 'patient')} used of {len(view.patients):,}), lines: 95 % confidence interval from the spread "
-        "of the patient's cells; the numbers beside the id are cells. Diamond: random-effects estimate over patients, its width "
-        "the 95 % interval; below it the 90 % interval and where a new patient is expected."
+        "of the patient's cells; the numbers beside the id are cells. Diamond: random-effects estimate over patients, "
+        "its width the 95 % interval; below it the 90 % interval and where a new patient is expected."
     ]
     if view.kind.log:
         parts[0] = parts[0].replace("from the spread of the patient's cells", "of a share (Jeffreys)")
@@ -303,14 +304,7 @@ def _specifications(view: ClaimView, assets: Assets, pictures: Pictures) -> list
         sentence = f"None of the {len(rows):,} alternative analyses could be computed with these data."
         return [Paragraph(sentence, "missing")]
     figure, agree = draw_specifications(view, known)
-    voting = int(_voting(known).sum())
-    caption = (
-        f"{claim_id}, every analysis choice, never a pick: {len(known):,} of {len(rows):,} specifications could be "
-        f"computed, {voting:,} of them vote on robustness (filled dots; open dots are shown only); {100 * agree:.0f} % "
-        "of the voting ones have the sign of the primary estimate (dashed line). Upper panel: estimate with 95 % "
-        "confidence interval, sorted; shaded: smaller than the smallest effect of interest. Lower panel: the choices "
-        "behind each estimate. How to read it: a robust result stays on one side of the band whatever is chosen."
-    )
+    words_ = specification_caption(view, rows, known, agree)
     share = f"{100 * agree:.0f} per cent of those that vote with the sign of the primary estimate"
     values = pd.to_numeric(known["estimate"]).to_numpy(dtype=float)
     alt = (
@@ -319,7 +313,7 @@ def _specifications(view: ClaimView, assets: Assets, pictures: Pictures) -> list
     )
     blocks: list[Block] = [
         Heading(f"{claim_id}: specification curve"),
-        pictures.inline(figure, prefix=f"{slug(view.claim_id)}-specifications", alt=alt, caption=caption),
+        pictures.inline(figure, prefix=f"{slug(view.claim_id)}-specifications", alt=alt, caption=words_),
     ]
     if "reason" in rows and len(known) < len(rows):
         why = rows.loc[~rows.index.isin(known.index), "reason"].fillna("no reason recorded").astype(str)
@@ -329,6 +323,18 @@ def _specifications(view: ClaimView, assets: Assets, pictures: Pictures) -> list
             Bullets([f"{plural(int(n), 'specification')}: {shown(reason, 200)}." for reason, n in counts.items()])
         )
     return blocks
+
+
+def specification_caption(view: ClaimView, rows: pd.DataFrame, known: pd.DataFrame, agree: float) -> str:
+    """Caption of a specification curve; ``known`` are the rows with an estimate, ``agree`` as drawn."""
+    return (
+        f"{shown(view.claim_id, 40)}, every analysis choice, never a pick: {len(known):,} of {len(rows):,} "
+        f"specifications could be computed, {int(_voting(known).sum()):,} of them vote on robustness (filled dots; "
+        f"open dots are shown only); {percent(agree, 1, 0)} of the voting ones have the sign of the primary estimate "
+        "(dashed line). Upper panel: estimate with 95 % confidence interval, sorted; shaded: smaller than the smallest "
+        "effect of interest. Lower panel: the choices behind each estimate. How to read it: a robust result stays on "
+        "one side of the band whatever is chosen."
+    )
 
 
 def specifications_of(table: pd.DataFrame, claim_id: str) -> pd.DataFrame:

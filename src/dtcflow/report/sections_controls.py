@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,6 @@ from dtcflow.report.page import (
     count,
     effect,
     is_missing,
-    listed,
     num,
     number,
     p_value,
@@ -34,6 +33,12 @@ from dtcflow.report.page import (
 )
 from dtcflow.report.page import text as shown
 from dtcflow.report.pictures import Pictures
+
+CONTROLS_CAPTION: Final = (
+    "Controls of the claims, each in the unit of its claim: estimate with 95 % interval. Beside it: whether it is as "
+    "expected (filled square) or not (open square), and the share of repeats that the test calls. Shaded: smaller than "
+    "the claim's smallest effect of interest."
+)
 
 
 def controls_section(assets: Assets, pictures: Pictures) -> Section:
@@ -55,11 +60,7 @@ def controls_section(assets: Assets, pictures: Pictures) -> Section:
         alt = f"{plural(n, 'control')} of {plural(len(groups), 'claim')}. " + " ".join(
             f"{group.claim_id}: " + "; ".join(_in_words(row) for row in group.rows) + "." for group in groups
         )
-        caption = (
-            f"Controls of {listed(shown(group.claim_id, 20) for group in groups)} (n = {n:,}), each in the unit of its "
-            "claim: estimate with 95 % interval. Beside it: whether it is as expected (filled square) or not (open "
-            "square), and what was seen. Shaded: smaller than the claim's smallest effect of interest."
-        )
+        caption = f"n = {n:,}. {CONTROLS_CAPTION}"
         blocks.append(pictures.inline(controls_figure(groups), prefix="controls", alt=alt, caption=caption))
     blocks.append(controls_table(controls, assets.names.get("controls", "controls.tsv")))
     return Section("controls", "Controls", blocks)
@@ -91,7 +92,7 @@ def _headline(controls: pd.DataFrame) -> list[Block]:
 
 def _rate(row: Mapping[Any, Any]) -> str:
     rate = as_number(row.get("rate"))
-    return "" if math.isnan(rate) else f"called in {percent(rate, 1)} of the repeats"
+    return "" if math.isnan(rate) else f"rate {percent(rate, 1)}"
 
 
 def _in_words(row: ControlRow) -> str:

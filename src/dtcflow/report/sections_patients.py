@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from dtcflow.report.page import (
     words,
 )
 from dtcflow.report.page import text as shown
+from dtcflow.report.sections_verdict import claim_anchors
 
 MAX_CARDS: Final = 400
 MAX_CLONES: Final = 8
@@ -46,6 +48,7 @@ def patients_section(assets: Assets) -> Section:
     values = {view.claim_id: _by_patient(view) for view in views}
     cells = {str(name): own for name, own in assets.cells.groupby("patient_id", sort=False)}
     losses = _losses(assets.loss_audit)
+    anchors = {str(assets.claims.loc[at, "claim_id"]): link for at, link in claim_anchors(assets.claims).items()}
     rows: list[list[Cell]] = []
     cards: list[Block] = []
     for position, name in enumerate(names[:MAX_CARDS], start=1):
@@ -53,7 +56,7 @@ def patients_section(assets: Assets) -> Section:
         lost = losses.get(name, (0, 0)) if losses is not None else None
         usable = [claim for claim, found in values.items() if name in found and found[name][0]]
         rows.append(_line(name, here, own, lost, usable, len(values)))
-        cards.append(_card(name, here, own, lost, assets, views, values))
+        cards.append(_card(name, here, own, lost, assets, views, values, anchors))
     blocks: list[Block] = [
         Table(
             f"Patients and donors (n = {len(names):,}). Every name leads to a card with samples, clones and values.",
@@ -135,6 +138,7 @@ def _card(
     assets: Assets,
     views: Sequence[ClaimView],
     values: Mapping[str, Mapping[str, tuple[bool, str, str]]],
+    anchors: Mapping[str, str],
 ) -> Details:
     n_dtc = _dtcs(own)
     usable = sum(name in found and found[name][0] for found in values.values())
@@ -150,7 +154,7 @@ def _card(
         _samples(name, own),
         Paragraph(_status(name, assets)),
         _clones(name, assets),
-        _claims(name, views, values),
+        _claims(name, views, values, anchors),
     ]
     if lost is not None:
         sentence = (
@@ -246,10 +250,15 @@ def _clones(name: str, assets: Assets) -> Block:
 
 
 def _arms(value: Any) -> str:
-    return NONE if is_missing(value) else listed(part for part in str(value).split(";") if part)
+    return NONE if is_missing(value) else listed(part for part in re.split("[;,]", str(value)) if part)
 
 
-def _claims(name: str, views: Sequence[ClaimView], values: Mapping[str, Mapping[str, tuple[bool, str, str]]]) -> Block:
+def _claims(
+    name: str,
+    views: Sequence[ClaimView],
+    values: Mapping[str, Mapping[str, tuple[bool, str, str]]],
+    anchors: Mapping[str, str],
+) -> Block:
     if not views:
         return Paragraph("No claim was evaluated in this run.", "missing")
     rows = []
@@ -257,12 +266,11 @@ def _claims(name: str, views: Sequence[ClaimView], values: Mapping[str, Mapping[
         used, value, reason = values[view.claim_id].get(name, (False, NONE, "not among the patients of this claim"))
         rows.append(
             [
-                words(view.claim_id, tone="strong", hint=shown(view.row["title"], 200)),
+                Cell(shown(view.claim_id, 40), tone="strong", link=anchors.get(view.claim_id, "")),
                 words(view.row["title"], limit=140),
                 num(value),
                 words(view.endpoints[0].axis if view.endpoints else NONE, limit=120),
-                Cell("used" if used else "not used", tone="" if used else "muted"),
-                words(reason if not used else None),
+                words("used" if used else f"not used: {reason or 'no reason recorded'}", tone="" if used else "muted"),
             ]
         )
     columns = [
@@ -271,6 +279,5 @@ def _claims(name: str, views: Sequence[ClaimView], values: Mapping[str, Mapping[
         Column("Value (95\u00a0%\u00a0CI)", True),
         Column("Measured as"),
         Column("State"),
-        Column("Why not"),
     ]
     return Table(f"What each claim takes from {shown(name, 60)} (n = {len(rows):,}).", columns, rows)
