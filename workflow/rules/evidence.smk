@@ -7,8 +7,12 @@ rule test_claims:
         qc=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),
         annotation="<results>/annotation/cells.tsv.gz",
         calls="<results>/calls/cells.tsv.gz",
+        genomes=of_cohort("<results>/cnv/patients/{patient}.h5ad"),
+        identities="<results>/intake/identity.tsv",
         claims=config["claims"],
         panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        gmt=config["scores"]["gmt"],
+        markers=config["annotation"]["panels"] or str(shipped.path("markers.tsv")),
     output:
         claims=report(
             "<results>/evidence/claims.tsv",
@@ -32,6 +36,7 @@ rule test_claims:
         runtime=minutes(30, per_100mb=20),
     params:
         settings=lookup("evidence", within=config),
+        samples=SAMPLES.reset_index().astype(object).where(SAMPLES.reset_index().notna(), None).to_dict("records"),
         seed=lookup("seed", within=config),
         code=code_fingerprint("dtcflow.evidence.run", "dtcflow.evidence.plan", "dtcflow.cells"),
     script:

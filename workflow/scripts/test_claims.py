@@ -6,15 +6,13 @@ setup(snakemake.log[0], threads=snakemake.threads)
 
 from dtcflow.cells import passed_cells
 from dtcflow.contracts import read_stage, write_json, write_table
-from dtcflow.evidence.plan import load_plan
-from dtcflow.evidence.run import evaluate_plan
-from dtcflow.scores.signatures import load_panel
+from dtcflow.evidence.run import evaluate_plan, read_inputs
 
+given = snakemake.input
 result = evaluate_plan(
-    read_stage(snakemake.input.cohort, "embedding"),
-    passed_cells(snakemake.input.qc, {"annotation": snakemake.input.annotation, "calls": snakemake.input.calls}),
-    load_plan(snakemake.input.claims),
-    load_panel(snakemake.input.panel),
+    read_stage(given.cohort, "embedding"),
+    passed_cells(given.qc, {"annotation": given.annotation, "calls": given.calls}),
+    **read_inputs(given, samples=snakemake.params.samples),
     settings=snakemake.params.settings,
     seed=snakemake.params.seed,
 )

@@ -31,13 +31,14 @@ from dtcflow.evidence.claims import (
     result_rules,
 )
 from dtcflow.evidence.contrasts import Floats, Layout, thin
-from dtcflow.evidence.decide import Rule, candidate, decide, overturned_by, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, Cohort, Paired, evaluate_paired, patient_rows
 from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
 from dtcflow.evidence.robustness import combine
 from dtcflow.evidence.scoring import balanced_statistics
+from dtcflow.evidence.within import leave_one_out
 from dtcflow.scores.calibrated import apply_sets, draw_matched_sets, log_normalise
 from dtcflow.scores.cycle import CYCLING_Z, cycle_sets
 from dtcflow.scores.signatures import GeneSet, Synonyms
@@ -307,11 +308,9 @@ def _cycling_rules(found: Composite, rules: Rules, wanted: str, blocks: str) -> 
     )
     known = np.isfinite(shares.difference)
     names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
-    broken = overturned_by(
+    broken = overturned(
         _cycling_candidate(found) if wanted == "NOT_SUPPORTED" else wanted,
-        shares.difference[known],
-        shares.variance[known],
-        names,
+        leave_one_out(names, shares.difference[known], shares.variance[known]),
         sign=sign,
         sesoi=0.0 if wanted == "SUPPORTED" else sesoi,
     )

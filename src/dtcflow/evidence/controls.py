@@ -176,6 +176,44 @@ def split_controls(claim: Claim, rules: Rules, check: SelfCheck, *, seed: int) -
     return rows
 
 
+BLOOD: Final = "HEM"
+"""Group of the marrow's blood cells."""
+
+
+def blood_split(claim: Claim, rules: Rules, check: SelfCheck | None, *, seed: int) -> dict[str, Any]:
+    """Blood cells of the marrow as pseudo-DTCs: split in two at the number and depth of the tumour cells, expected 0.
+
+    It never decides: it says whether the route finds something where there is nothing, in cells of another kind than
+    those that :func:`split_reference` splits.
+    """
+    label = "marrow blood cells split in two, at the number and depth of DTCs"
+    if check is None or check.differences.shape[0] < rules.estimate_patients:
+        return _row(claim, "blood_split", label, "needs blood cells of three marrows in which the score works", False)
+    return split_controls(claim, rules, check, seed=seed)[0] | {"control": "blood_split", "label": label}
+
+
+def blood_contrast(claim: Claim, fit: MetaAnalysis | None) -> dict[str, Any]:
+    """Blood cells of the marrow minus the reference cells: what contamination would look like. Shown, never decides."""
+    label, expectation = (
+        f"marrow blood cells minus {claim.b}",
+        "shown: where blood in a tumour cell would move the claim",
+    )
+    if fit is None or not math.isfinite(fit.estimate):
+        return _row(claim, "blood_minus_reference", label, expectation, True)
+    return _row(
+        claim,
+        "blood_minus_reference",
+        label,
+        expectation,
+        True,
+        signature=claim.primary_signature,
+        n_patients=fit.n,
+        estimate=fit.estimate,
+        ci_low=fit.ci_low,
+        ci_high=fit.ci_high,
+    )
+
+
 def depth_control(
     claim: Claim, rules: Rules, layout: Layout, scored: Scored, column: int, scale: float
 ) -> dict[str, Any]:

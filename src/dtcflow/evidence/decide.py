@@ -7,11 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from dtcflow.contracts import CODES
-from dtcflow.evidence.inference import random_effects
 
 CODE_ORDER: Final = (
     *("NO_TUMOUR_CELLS", "NOT_EVALUATED", "NO_DATA", "DOUBTFUL_IDENTITY", "LOW_N", "CONFOUNDED", "LOW_CELLS"),
@@ -116,15 +114,7 @@ def refutes(*, high90: float, low90: float, low: float, high: float, sign: int, 
     return bool(math.isfinite(upper90) and (upper90 < sesoi or upper95 < 0))
 
 
-def overturned_by(
-    wanted: str,
-    difference: NDArray[np.float64],
-    variance: NDArray[np.float64],
-    patients: Sequence[str],
-    *,
-    sign: int,
-    sesoi: float,
-) -> list[str]:
+def overturned(wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: float) -> list[str]:
     """Patients without whom one part of a claim would no longer say what it says.
 
     For SUPPORTED the interval must still exclude zero in the predicted direction and the estimate still reach
@@ -133,24 +123,19 @@ def overturned_by(
 
     Parameters
     ----------
-    difference, variance
-        One value per patient, all finite.
-    patients
-        Their names.
+    leave_one_out
+        One row per patient left out: ``patient_id estimate ci_low ci_high ci90_low ci90_high``.
     """
     if wanted not in ("SUPPORTED", "NOT_SUPPORTED"):
         return []
     out = []
-    for left in range(len(patients)):
-        rest = np.arange(len(patients)) != left
-        fit = random_effects(difference[rest], variance[rest])
+    for row in leave_one_out.to_dict("records"):
         if wanted == "SUPPORTED":
-            low = fit.ci_low if sign > 0 else -fit.ci_high
-            kept = low > 0 and fit.estimate * sign >= sesoi
+            low = row["ci_low"] if sign > 0 else -row["ci_high"]
+            kept = low > 0 and row["estimate"] * sign >= sesoi
         else:
-            kept = refutes(
-                high90=fit.ci90_high, low90=fit.ci90_low, low=fit.ci_low, high=fit.ci_high, sign=sign, sesoi=sesoi
-            )
+            limits = {"low90": row["ci90_low"], "high90": row["ci90_high"]}
+            kept = refutes(**limits, low=row["ci_low"], high=row["ci_high"], sign=sign, sesoi=sesoi)
         if not kept:
-            out.append(patients[left])
+            out.append(str(row["patient_id"]))
     return out

@@ -3,7 +3,7 @@
 For each patient the rank correlation, over her disseminated cells, of the stemness score with the score of G0 arrest,
 both freed from depth (the patient's own slope) and from the plan's covariates (slopes of primary cells). Genes in both
 signatures are taken out of both. What any two sets of genes of these sizes and levels share in these cells is the mean
-over random pairs of sets, which are drawn together so that a pair shares no gene; it is subtracted on Fisher's scale.
+over random pairs of sets, drawn from two pools so that a pair shares no gene; it is subtracted on Fisher's scale.
 
 Noise in both scores makes the correlation smaller than that of the programmes behind them, never larger.
 """
@@ -22,19 +22,17 @@ from scipy.stats import rankdata
 from dtcflow.evidence.contrasts import Floats, Layout, stream
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, set_null_p, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS, Cohort
+from dtcflow.evidence.parts import disjoint, measured, pair_scores
 from dtcflow.evidence.within import (
     Prepared,
     annihilator,
+    check_coverage,
     leave_one_out,
     meta,
-    part_scores,
     prepare,
     scorable,
-    signature_genes,
     weighted_null,
 )
-from dtcflow.scores.calibrated import MatchedSets, draw_matched_sets
-from dtcflow.scores.signatures import GeneSet, resolve
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +44,6 @@ SPEARMAN: Final = 1.06
 """Variance of Fisher's z of a rank correlation relative to that of a product-moment correlation, for up to moderate
 correlations (Fieller, Hartley and Pearson 1957, Biometrika 44:470)."""
 PERMUTATIONS: Final = 2000
-UNION: Final = "stemness and dormancy"
 
 
 @dataclass(frozen=True)
@@ -110,26 +107,6 @@ class _Correlations:
     variance: Floats
 
 
-def disjoint(stemness: GeneSet, dormancy: GeneSet, present: Sequence[str], synonyms: object) -> tuple[GeneSet, GeneSet]:
-    """Both sets without the genes they share, under any of their names among the genes ``present``."""
-    known = [resolve(one.genes, present, synonyms).symbols for one in (stemness, dormancy)]  # type: ignore[arg-type]
-    twice = set(known[0].values()) & set(known[1].values())
-    shared = {gene for one in known for gene, symbol in one.items() if symbol in twice}
-    shared |= set(stemness.genes) & set(dormancy.genes)
-    return stemness.without(shared), dormancy.without(shared)
-
-
-def _union(first: GeneSet, second: GeneSet) -> GeneSet:
-    """One set of both, so that random sets are drawn for both at once; weights as in the two sets."""
-    weight = {
-        gene: value
-        for one in (first, second)
-        for gene, value in zip(one.genes, one.weights or (1.0,) * len(one.genes), strict=True)
-    }
-    up, down = first.up + second.up, first.down + second.down
-    return GeneSet(UNION, up, down, weights=tuple(weight[gene] for gene in (*up, *down)))
-
-
 def _centred_ranks(values: Floats) -> Floats:
     ranks = np.asarray(rankdata(values, axis=0), dtype=float)
     return np.asarray(ranks - ranks.mean(axis=0), dtype=float)
@@ -150,7 +127,7 @@ def _correlations(prepared: Prepared, z: Floats) -> _Correlations:
     sample = prepared.layout.table["sample"].to_numpy(dtype=object)
     names, ranks, value, variance = [], [], [], []
     for name, rows in prepared.blocks().items():
-        project, freedom = annihilator(sample[rows], prepared.log_counts[rows])
+        project, freedom = annihilator(sample[rows], prepared.nuisance[rows])
         # n - 1 degrees of freedom give 1 / (n - 3): every further column taken out costs one
         if freedom < 5:
             continue
@@ -219,33 +196,31 @@ def evaluate_duality(
         max_cells=max_cells,
         max_reference=max_reference,
         covariates=covariates,
+        exclude=[*cohort.panel[stemness].genes, *cohort.panel[dormancy].genes],
         n_null=random_sets,
         minimum_coverage=coverage,
         seed=seed,
     )
-    first, second = disjoint(cohort.panel[stemness], cohort.panel[dormancy], list(cohort.genes), cohort.synonyms)
     layout = prepared if isinstance(prepared, Layout) else prepared.layout
     label = f"{stemness} x {dormancy}"
     start = Duality(
         stemness=stemness,
         dormancy=dormancy,
         patients=_patient_rows(layout, label, group, None, "no patient has enough cells"),
-        n_shared=len(cohort.panel[stemness].genes) - len(first.genes),
         n_called=int(layout.overview["n_cells_a"].sum()),
         covariates_missing=tuple(covariates),
     )
     if isinstance(prepared, Layout):
         return start
-    checked = draw_matched_sets(
-        prepared.statistics,
-        {stemness: first, dormancy: second},
-        n_null=2,
-        seed=seed,
-        min_coverage=coverage,
-        synonyms=cohort.synonyms,
-    ).coverage.reset_index(drop=True)
+    both = [measured(cohort.panel[name], prepared.statistics, cohort.synonyms) for name in (stemness, dormancy)]
+    first, second = disjoint(*both)
+    # the coverage rule is about what is scored: the genes of each signature alone
+    shared = set(both[0].genes) & set(both[1].genes)
+    kept = {name: cohort.panel[name].without(shared) for name in (stemness, dormancy)}
+    checked = check_coverage(prepared, kept, minimum=coverage, synonyms=cohort.synonyms)
     start = replace(
         start,
+        n_shared=len(shared),
         coverage=checked,
         covariates_used=prepared.used,
         covariates_missing=prepared.missing,
@@ -256,25 +231,12 @@ def evaluate_duality(
         reasons.append(f"fewer than 30 malignant cells of the reference group {reference} in the cohort")
     if reasons:
         return replace(start, patients=_patient_rows(layout, label, group, None, "; ".join(reasons)))
-    matched = draw_matched_sets(
-        prepared.statistics,
-        {UNION: _union(first, second)},
-        n_null=random_sets,
-        seed=seed,
-        min_coverage=0.0,
-        synonyms=cohort.synonyms,
-    )
-    found = _correlations(prepared, part_scores(prepared, matched, UNION, _parts(prepared, matched, first, cohort)))
+    z = pair_scores(prepared, first, second, label="duality", n_null=random_sets, seed=seed)
+    if z is None:
+        return replace(start, patients=_patient_rows(layout, label, group, None, "too few genes in one signature"))
+    found = _correlations(prepared, z)
     start = replace(start, patients=_patient_rows(layout, label, group, found, ""))
     return start if len(found.names) < estimate_patients else _with_estimate(start, found, seed)
-
-
-def _parts(prepared: Prepared, matched: MatchedSets, stemness: GeneSet, cohort: Cohort) -> list[np.ndarray]:
-    """Masks of the two signatures over the genes of their union."""
-    symbols, _, _ = signature_genes(prepared, matched, UNION)
-    own = set(resolve(stemness.genes, list(cohort.genes), cohort.synonyms).symbols.values())
-    mask = np.array([symbol in own for symbol in symbols], dtype=bool)
-    return [mask, ~mask]
 
 
 def _patient_rows(layout: Layout, label: str, group: str, found: _Correlations | None, reason: str) -> pd.DataFrame:

@@ -11,9 +11,9 @@ For a patient with cells i and the two halves' scores a, b, freed from depth, ce
 Its expectation is the variance between cells of what the halves share, whatever the noise of either: 0 for cells that
 differ by chance only, and also when *all* cells run the programme; ``f (1 - f) d^2`` for a share f of cells that lies d
 above the others. Shuffling one half among the cells of a patient gives 0 on average, which is why no shuffling is done.
-What any two sets of genes share in these cells (quality, state, composition) is the mean over random sets, matched gene
-by gene and split the same way; it is subtracted. The unit is the squared standard deviation of a half's score between
-primary tumour cells.
+What any two sets of genes share in these cells (quality, state, composition) is the mean over pairs of random sets
+matched gene by gene to the halves; it is subtracted. The unit is the squared standard deviation of a half's score
+between primary tumour cells.
 
 What it cannot tell: a tenth of the cells that runs a programme from a tenth that has lost it, a subset from a
 continuum, or the stemness programme from another one that moves its genes together (the negative controls and the
@@ -22,32 +22,30 @@ random sets say which are excluded).
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dtcflow.evidence.contrasts import Floats, Layout
 from dtcflow.evidence.controls import contaminated
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, set_null_p, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS, Cohort
+from dtcflow.evidence.parts import halves, measured, pair_scores
 from dtcflow.evidence.within import (
     Prepared,
     annihilator,
+    check_coverage,
     leave_one_out,
     meta,
-    part_scores,
     prepare,
     scorable,
-    signature_genes,
     weighted_null,
 )
-from dtcflow.scores.calibrated import MatchedSets, draw_matched_sets
+from dtcflow.scores.signatures import GeneSet
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,8 +55,9 @@ SPLITS: Final = 8
 TAIL: Final = 1 / 3
 """Share of a patient's cells that counts as the upper tail."""
 WINSOR: Final = 4.0
-"""Residuals are cut here, in standard deviations between reference cells: one odd droplet must not make a subset."""
-MIN_FREEDOM: Final = 3
+"""Scores are cut this far from their patient's median, in standard deviations between reference cells: one odd droplet
+must not make a subset."""
+MIN_FREEDOM: Final = 2
 SESOI: Final = 0.25
 """Smallest coherence of interest. A share f of cells, at most one half, that lies d above the others moves the mean of
 the patient by f d and has a coherence of f (1 - f) d^2 = (f d)^2 (1 - f) / f, which is at least (f d)^2. The smallest
@@ -134,52 +133,21 @@ class Existence:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def split_genes(names: Sequence[str], level: Floats, *, split: int) -> NDArray[np.bool_]:
-    """Which genes make the first half.
-
-    Genes are paired by their expression, and a hash of the pair's names and the number of the split says which of the
-    two goes where: halves have the same expression and detection, and depend on nothing but the genes and their order
-    of expression. An odd gene is placed by its own hash.
-
-    Parameters
-    ----------
-    names
-        Symbols.
-    level
-        Mean expression of each.
-    split
-        Number of the split.
-    """
-    order = sorted(range(len(names)), key=lambda j: (level[j], names[j]))
-    first = np.zeros(len(names), dtype=bool)
-    for start in range(0, len(order), 2):
-        pair = order[start : start + 2]
-        digest = hashlib.sha256("\t".join([str(split), *(names[j] for j in pair)]).encode()).digest()
-        if digest[0] & 1:
-            first[pair[0]] = True
-        elif len(pair) == 2:
-            first[pair[1]] = True
-    return first
-
-
-def half_scores(prepared: Prepared, matched: MatchedSets, name: str, *, splits: int) -> Floats:
-    """Calibrated z of both halves of a signature and of its random sets, freed from the covariates.
+def half_scores(prepared: Prepared, one: GeneSet, *, splits: int, n_null: int, seed: int) -> Floats | None:
+    """Calibrated z of both halves of a measured signature and of pairs of random sets, freed from the covariates.
 
     Returns
     -------
-    Cells x splits x 2 x (1 + random sets): the signature first. Halves of a random set share no gene.
+    Cells x splits x 2 x (1 + random sets): the signature first. None when a half has too few genes.
     """
-    symbols, weight, level = signature_genes(prepared, matched, name)
     parts = []
     for split in range(splits):
-        # genes that raise and genes that lower the score are halved separately
-        first = np.zeros(len(symbols), dtype=bool)
-        for side in (weight > 0, weight < 0):
-            places = np.flatnonzero(side)
-            first[places] = split_genes([symbols[j] for j in places], level[places], split=split)
-        parts += [first, ~first]
-    z = part_scores(prepared, matched, name, parts)
-    return z.reshape(len(z), splits, 2, -1)
+        first, second = halves(one, prepared.statistics, split=split)
+        scored = pair_scores(prepared, first, second, label=f"split {split}", n_null=n_null, seed=seed)
+        if scored is None:
+            return None
+        parts.append(scored)
+    return np.stack(parts, axis=1)
 
 
 def reference_scale(prepared: Prepared, z: Floats) -> Floats:
@@ -258,21 +226,23 @@ def coherence(prepared: Prepared, z: Floats, *, remove: Floats | None = None, ta
     scale = np.where(scale > 0, scale, np.nan)
     sample = prepared.layout.table["sample"].to_numpy(dtype=object)
     n_cells, splits, _, width = z.shape
+    limit = WINSOR * np.broadcast_to(scale, z.shape[1:]).reshape(-1)
     flat = z.reshape(n_cells, -1)
     parts: dict[str, tuple[Floats, Floats, int]] = {}
     for name, rows in prepared.blocks().items():
-        project, freedom = annihilator(sample[rows], prepared.log_counts[rows])
+        project, freedom = annihilator(sample[rows], prepared.nuisance[rows])
         if freedom >= MIN_FREEDOM:
             extra = np.zeros((rows.size, 0)) if remove is None else project @ remove[rows]
-            parts[name] = (project @ flat[rows], extra, freedom)
+            own = flat[rows] - np.median(flat[rows], axis=0)
+            parts[name] = (project @ np.clip(own, -limit, limit), extra, freedom)
     if remove is not None and parts:
         x = np.concatenate([extra for _, extra, _ in parts.values()])
         slopes = np.linalg.lstsq(x, np.concatenate([own for own, _, _ in parts.values()]), rcond=1e-8)[0]
         parts = {name: (own - extra @ slopes, extra, freedom) for name, (own, extra, freedom) in parts.items()}
     value, tails, products, left = [], [], [], []
     for own, _, freedom in parts.values():
-        halves = np.clip(own.reshape(-1, splits, 2, width) / scale, -WINSOR, WINSOR)
-        first, second = halves[:, :, 0], halves[:, :, 1]
+        scaled = own.reshape(-1, splits, 2, width) / scale
+        first, second = scaled[:, :, 0], scaled[:, :, 1]
         product = (first * second).mean(axis=1)
         value.append(product.sum(axis=0) / freedom)
         both = [
@@ -362,6 +332,7 @@ def evaluate_existence(
         max_cells=max_cells,
         max_reference=max_reference,
         covariates=covariates,
+        exclude=cohort.panel[signature].genes,
         n_null=random_sets,
         minimum_coverage=coverage,
         seed=seed,
@@ -385,32 +356,33 @@ def evaluate_existence(
     own = cohort.panel[signature]
     wanted = {signature: own}
     wanted |= {name: cohort.panel[name].without(own.genes) for name in negative_controls}
-    matched = draw_matched_sets(
-        prepared.statistics,
-        wanted,
-        n_null=random_sets,
-        seed=seed,
-        min_coverage=coverage,
-        synonyms=cohort.synonyms,
-    )
-    start = replace(start, coverage=matched.coverage.reset_index(drop=True))
+    checked = check_coverage(prepared, wanted, minimum=coverage, synonyms=cohort.synonyms)
+    start = replace(start, coverage=checked)
     if not prepared.enough_reference:
         reason = f"fewer than 30 malignant cells of the reference group {reference} in the cohort"
         return replace(start, patients=_patient_rows(layout, signature, group, None, reason))
-    if not scorable(matched.coverage, signature):
+    if not scorable(checked, signature):
         reason = f"{signature} cannot be scored"
         return replace(start, patients=_patient_rows(layout, signature, group, None, reason))
-    z = half_scores(prepared, matched, signature, splits=splits)
+    one = measured(own, prepared.statistics, cohort.synonyms)
+    z = half_scores(prepared, one, splits=splits, n_null=random_sets, seed=seed)
+    if z is None:
+        reason = f"{signature} has too few genes for two halves"
+        return replace(start, patients=_patient_rows(layout, signature, group, None, reason))
     found = coherence(prepared, z)
     start = replace(
         start,
         patients=_patient_rows(layout, signature, group, found, ""),
         scale=float(reference_scale(prepared, z)[0]),
-        n_genes=int(matched.block(signature)[0].nnz),
+        n_genes=len(one.genes),
     )
     if len(found.names) < estimate_patients:
         return start
-    return _with_estimate(start, prepared, matched, z, found, negative_controls, sesoi=sesoi, splits=splits, seed=seed)
+    controls = {
+        name: measured(wanted[name], prepared.statistics, cohort.synonyms) if scorable(checked, name) else None
+        for name in negative_controls
+    }
+    return _with_estimate(start, prepared, z, found, controls, sesoi=sesoi, splits=splits, seed=seed)
 
 
 def _patient_rows(layout: Layout, signature: str, group: str, found: Coherence | None, reason: str) -> pd.DataFrame:
@@ -448,10 +420,9 @@ def _patient_rows(layout: Layout, signature: str, group: str, found: Coherence |
 def _with_estimate(
     start: Existence,
     prepared: Prepared,
-    matched: MatchedSets,
     z: Floats,
     found: Coherence,
-    negative_controls: Sequence[str],
+    controls: Mapping[str, GeneSet | None],
     *,
     sesoi: float,
     splits: int,
@@ -461,15 +432,17 @@ def _with_estimate(
     tail = found.tail[:, 0] - found.tail_expected
     null = weighted_null(found.value[:, 1:] - found.expected[:, None], found.variance, fit.tau2)
     rows, scores = [], []
-    for name in negative_controls:
-        if name not in matched.names:
+    for name, one in controls.items():
+        n_null = min(found.value.shape[1] - 1, CONTROL_NULL)  # a control needs their mean, not their tail
+        theirs = None if one is None else half_scores(prepared, one, splits=splits, n_null=n_null, seed=seed)
+        if theirs is None:
             rows.append((name, 0, NAN, NAN, NAN, NAN, False))
             continue
-        theirs = half_scores(prepared, _fewer(matched, name), name, splits=splits)
         scores.append(theirs[:, :, :, 0].mean(axis=(1, 2)))
         own = coherence(prepared, theirs)
         its = meta(own.excess, own.variance)
-        ok = not contaminated(its.ci_low, its.ci_high, sign=1, sesoi=sesoi)
+        # a real programme may share genes with a control; it is in doubt when the control is half as coherent as it is
+        ok = not (contaminated(its.ci_low, its.ci_high, sign=1, sesoi=sesoi) and its.estimate >= fit.estimate / 2)
         p = sign_flip(own.excess, seed=seed).p_value
         rows.append((name, its.n, its.estimate, its.ci_low, its.ci_high, p, ok))
     adjusted = BLANK
@@ -489,9 +462,3 @@ def _with_estimate(
         controls=pd.DataFrame(rows, columns=list(CONTROL_COLUMNS)),
         leave_one_out=leave_one_out(found.names, found.excess, found.variance),
     )
-
-
-def _fewer(matched: MatchedSets, name: str) -> MatchedSets:
-    """One signature with its first random sets: a control needs their mean, not their tail."""
-    n = min(matched.n_null, CONTROL_NULL)
-    return replace(matched, names=(name,), n_null=n, transposed=matched.block(name)[: n + 1])

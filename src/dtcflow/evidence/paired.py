@@ -15,7 +15,7 @@ from dtcflow.evidence.adjust import adjusted_values
 from dtcflow.evidence.contrasts import Differences, Floats, Layout, average, differences, group_values, lay_out
 from dtcflow.evidence.design import FACTORS, Aliasing, find_aliasing
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, set_null_p, sign_flip
-from dtcflow.evidence.layout import at_timepoint
+from dtcflow.evidence.layout import at_timepoint, cells_of
 from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
 from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
@@ -31,6 +31,8 @@ PATIENT_COLUMNS: Final = (
     *("patient_id", "contrast", "signature", "n_cells_a", "n_cells_b", "value_a", "value_b", "difference", "variance"),
     *("usable", "reason", "n_called_a", "n_called_b", "scale", "share_kept_a", "share_kept_b", "samples_left_out"),
 )
+BLOOD_REPEATS: Final = 5
+"""Depth repeats of the controls made of blood cells."""
 DOUBT_COLUMNS: Final = ("patient_id", "other_patient_id", "detail")
 
 
@@ -52,6 +54,8 @@ class Cohort:
         Older and newer gene symbols.
     markers
         Marker panels that named the cell types; tested signatures lose their genes.
+    samples
+        The sample sheet, one row per sample, or None.
     doubts
         Findings of the identity check that cast doubt on who is who: one row per pair of patients that share cells
         (``patient_id other_patient_id detail``).
@@ -63,6 +67,7 @@ class Cohort:
     panel: Mapping[str, GeneSet]
     synonyms: Synonyms | pd.DataFrame | None
     markers: Mapping[str, GeneSet] = field(default_factory=dict)
+    samples: pd.DataFrame | None = None
     doubts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DOUBT_COLUMNS)))
 
 
@@ -279,10 +284,51 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     if column is None:
         return found
     found = _with_adjustment(found, own, scored, float(values.scale[column]), rules)
+    blood = _blood_controls(cohort, claim, rules, settings=settings, seed=seed)
     # an estimate from one or two patients would be shown as if it meant something
     if len(layout.patients) >= rules.estimate_patients:
         found = _with_estimate(found, scored, values, column, rules, seed)
-    return _with_controls(found, scored, values, column, rules, repeats=int(settings["self_check_repeats"]), seed=seed)
+    repeats = int(settings["self_check_repeats"])
+    return _with_controls(found, scored, values, column, rules, blood, repeats=repeats, seed=seed)
+
+
+def _blood_controls(
+    cohort: Cohort, claim: Claim, rules: Rules, *, settings: Mapping[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """Controls made of the marrow's blood cells, for claims about tumour cells of the marrow."""
+    if claim.a != "DTC" or claim.b == control.BLOOD or not cells_of(cohort.cells, control.BLOOD).any():
+        return []
+    few = {**settings, "depth_repeats": min(BLOOD_REPEATS, int(settings["depth_repeats"]))}
+    bare = replace(
+        claim,
+        confirmatory_signature="",
+        sensitivity_signatures=(),
+        reported_signatures=(),
+        negative_controls=(),
+        covariates=(),
+        purged_signatures=(),
+        borrowed=(),
+        rivals=(),
+    )
+    check = fit = None
+    for a, b in ((claim.a, control.BLOOD), (control.BLOOD, claim.b)):
+        own = replace(bare, a=a, b=b)
+        layout = begin(cohort, own, rules, settings=few, seed=seed).layout
+        if len(layout.patients) < rules.estimate_patients:
+            continue
+        # the signature is that of the claim: marker genes of blood cells are no matter here
+        scored, _ = score_claim(cohort, bare, rules, layout, settings=few, seed=seed)
+        column = scored.column(claim.primary_signature)
+        if column is None:
+            continue
+        groups = average([group_values(z, layout, trim=rules.trim) for z in scored.matched])
+        values = differences(groups, minimum=rules.value_cells)
+        if b == control.BLOOD:
+            repeats, scale = int(settings["self_check_repeats"]), float(values.scale[column])
+            check = control.split_reference(layout, scored, column, rules, repeats=repeats, scale=scale, seed=seed)
+        else:
+            fit = combine(values, column)
+    return [control.blood_split(claim, rules, check, seed=seed), control.blood_contrast(claim, fit)]
 
 
 def _shares(layout: Layout, scored: Scored) -> Floats:
@@ -372,7 +418,15 @@ def _with_estimate(found: Paired, scored: Scored, values: Differences, column: i
 
 
 def _with_controls(
-    found: Paired, scored: Scored, values: Differences, column: int, rules: Rules, *, repeats: int, seed: int
+    found: Paired,
+    scored: Scored,
+    values: Differences,
+    column: int,
+    rules: Rules,
+    blood: list[dict[str, Any]],
+    *,
+    repeats: int,
+    seed: int,
 ) -> Paired:
     """Add every control, and the gene-set null that is both a control and a test."""
     claim, layout, scale = found.claim, found.layout, found.scale
@@ -387,6 +441,7 @@ def _with_controls(
         control.random_set_control(claim, null, p_gene_set, found.fit.n),
         control.flip_control(claim, values, column, seed=seed),
         control.depth_control(claim, rules, layout, scored, column, scale),
+        *blood,
     ]
     return replace(
         found,

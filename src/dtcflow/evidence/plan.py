@@ -53,6 +53,14 @@ POPULATIONS: Final = {
     "HEM": Population(("marrow",), HAEMATOPOIETIC_TYPES, "normal haematopoietic cell"),
 }
 """Groups a claim can contrast: malignant cells of four compartments, normal epithelium, blood cells of the marrow."""
+CONTRAST_WORDS: Final = {
+    "identity_share": "{a} / putative {a}",
+    "existence": "halves within {a}",
+    "duality": "cells within {a}",
+    "dissimilarity": "pairs of {a}",
+    "rarity": "{a} / nucleated marrow cells",
+}
+"""What a claim compares, as it is written in tables; a difference of two groups where nothing is said."""
 CELL_COVARIATES: Final = ("log_genes", "log_counts", "pct_mt")
 """Covariates that are not signatures; the first two are taken at the harmonised depth."""
 
@@ -109,6 +117,8 @@ class Claim:
     purged_signatures: tuple[str, ...]
     exceeded_signatures: tuple[str, ...]
     cycling_sesoi: float
+    dormancy_signature: str
+    subset_cells: int
     borrowed: tuple[str, ...] = ()
     """Signatures that another claim (``of``) reads off this one's contrast."""
     rivals: tuple[str, ...] = ()
@@ -122,10 +132,15 @@ class Claim:
     @property
     def contrast(self) -> str:
         """The contrast as it is written in tables."""
-        return f"{self.a} / putative {self.a}" if self.test == "identity_share" else f"{self.a} - {self.b}"
+        return CONTRAST_WORDS.get(self.test, "{a} - {b}").format(a=self.a, b=self.b)
 
     def multiverse_signatures(self) -> list[tuple[str, str, str]]:
-        """Signature, purge and the panel's name for the two, for every voting specification."""
+        """Signature, purge and the panel's name for the two, for every voting specification.
+
+        A claim without ``sensitivity_signatures`` is repeated on its primary signature as it is.
+        """
+        if not self.sensitivity_signatures:
+            return [(self.primary_signature, "none", self.primary_signature)] if self.primary_signature else []
         return [
             (name, purge, name if purge == "none" else f"{name}_{purge}")
             for name in self.sensitivity_signatures
@@ -138,7 +153,7 @@ class Claim:
 
     def required_signatures(self) -> tuple[str, ...]:
         """Every signature this claim scores, each once, in a fixed order."""
-        names: list[str] = [self.primary_signature, self.confirmatory_signature]
+        names: list[str] = [self.primary_signature, self.confirmatory_signature, self.dormancy_signature]
         names += [name for _, _, name in self.multiverse_signatures()]
         names += [*self.reported_signatures, *self.purged_signatures]
         names += [*self.negative_controls, *self.exceeded_signatures, *self.signature_covariates()]
@@ -147,7 +162,8 @@ class Claim:
 
     def tested_signatures(self) -> tuple[str, ...]:
         """Signatures whose effect the claim is about: these must not have chosen the cells."""
-        names: list[str] = [self.primary_signature, self.confirmatory_signature, *self.reported_signatures]
+        names: list[str] = [self.primary_signature, self.confirmatory_signature, self.dormancy_signature]
+        names += self.reported_signatures
         names += [name for _, _, name in self.multiverse_signatures()]
         return tuple(dict.fromkeys(name for name in [*names, *self.purged_signatures] if name))
 

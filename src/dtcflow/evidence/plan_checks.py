@@ -117,11 +117,42 @@ def _specificity_checks(claim: Mapping[str, Any], where: str, key: str) -> Itera
             yield Problem(where, "nothing", what, "name them", key=f"{key}.{name}")
 
 
+def _within_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
+    """Tests over the cells of one group; the other group only teaches what covariates do."""
+    if not claim["primary_signature"]:
+        fix = "name the signature that decides"
+        yield Problem(where, "nothing", "the name of a signature", fix, key=f"{key}.primary_signature")
+    for side in ("a", "b"):
+        if not POPULATIONS[claim["contrast"][side]].malignant:
+            allowed = "a group of malignant cells"
+            yield Problem(where, claim["contrast"][side], allowed, "correct it", key=f"{key}.contrast.{side}")
+
+
+def _duality_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
+    yield from _within_checks(claim, where, key)
+    if not claim["dormancy_signature"] or claim["dormancy_signature"] == claim["primary_signature"]:
+        allowed = "another signature than the primary one"
+        yield Problem(
+            where, claim["dormancy_signature"] or "nothing", allowed, "name it", key=f"{key}.dormancy_signature"
+        )
+
+
+def _share_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
+    if not 0 < claim["sesoi"] < 1:
+        yield Problem(where, str(claim["sesoi"]), "a number between 0 and 1", "correct it", key=f"{key}.sesoi")
+    if claim["contrast"]["a"] != "DTC":
+        yield Problem(where, claim["contrast"]["a"], "DTC", "this test is about the marrow", key=f"{key}.contrast.a")
+
+
 KIND_CHECKS: Final[dict[str, Callable[[Mapping[str, Any], str, str], Iterable[Problem]]]] = {
     "identity_share": _identity_checks,
     "paired_contrast": _contrast_checks,
     "composite_contrast": _composite_checks,
     "specificity": _specificity_checks,
+    "existence": _within_checks,
+    "duality": _duality_checks,
+    "dissimilarity": _share_checks,
+    "rarity": _share_checks,
 }
 """What each kind of test asks of its claim."""
 
@@ -217,6 +248,25 @@ def _circular(
                 )
 
 
+def _overlapping(plan: Plan, panel: Mapping[str, GeneSet], where: str) -> Iterable[Problem]:
+    """Two signatures whose cells are compared must not be the same genes."""
+    for claim in plan.claims:
+        names = (claim.primary_signature, claim.dormancy_signature)
+        if not claim.evaluated or not claim.dormancy_signature or not all(name in panel for name in names):
+            continue
+        first, second = (set(panel[name].genes) for name in names)
+        both, size = sorted(first & second), min(len(first), len(second))
+        if len(both) >= MAX_SHARED * size:
+            yield Problem(
+                where,
+                f"{names[0]} and {names[1]} share {len(both)} genes ({len(both) / max(size, 1):.0%} of the smaller): "
+                f"{', '.join(both)}",
+                f"less than {MAX_SHARED:.0%} (these are then taken out of both)",
+                "compare two signatures with different genes: what they share goes together by definition",
+                key=f"claim {claim.id}",
+            )
+
+
 def check_plan(
     plan: Plan, panel: Mapping[str, GeneSet], markers: Mapping[str, GeneSet], *, where: str = "claims"
 ) -> None:
@@ -228,6 +278,7 @@ def check_plan(
         With one problem per claim and signature.
     """
     problems = [*_unknown_signatures(plan, panel, where), *_circular(plan, panel, markers, where)]
+    problems += _overlapping(plan, panel, where)
     if problems:
         raise plan_error(where, problems)
 

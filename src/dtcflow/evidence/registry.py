@@ -14,11 +14,19 @@ import pandas as pd
 from dtcflow.evidence.claims import Judged, adjust_families, judge_identity, judge_paired
 from dtcflow.evidence.composite import evaluate_composite, joint_p, judge_composite
 from dtcflow.evidence.contrasts import tumour_patients
+from dtcflow.evidence.dissimilarity import evaluate_dissimilarity
+from dtcflow.evidence.duality import evaluate_duality
+from dtcflow.evidence.existence import evaluate_existence
+from dtcflow.evidence.genome_claims import PatientGenomes, genomes_of, judge_dissimilarity, judge_rarity
 from dtcflow.evidence.identity import identity_share
+from dtcflow.evidence.layout import at_timepoint
 from dtcflow.evidence.paired import Cohort, Paired, doubts_among, evaluate_paired
-from dtcflow.evidence.plan import Claim, Plan, Rules
+from dtcflow.evidence.plan import POPULATIONS, Claim, Plan, Rules
+from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.power import smallest_p
+from dtcflow.evidence.rarity import evaluate_rarity
 from dtcflow.evidence.specificity import evaluate_specificity, judge_specificity
+from dtcflow.evidence.subset_claims import existence_p, judge_duality, judge_existence
 from dtcflow.evidence.unpaired import evaluate_unpaired
 
 NAN: Final = float("nan")
@@ -38,13 +46,16 @@ class Context:
         Start of every random stream.
     known
         Results of the claims computed before, by id: a claim about another one (``of``) comes after it.
+    genomes
+        Arm statistics of the cells by patient; empty where copy number by cell is not at hand.
     """
 
     cohort: Cohort
     rules: Rules
     settings: Mapping[str, Any]
     seed: int
-    known: Mapping[str, Evaluated]
+    known: Mapping[str, Evaluated] = field(default_factory=dict)
+    genomes: Mapping[str, PatientGenomes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class Evaluated:
     """A computed claim: the result of its kind, and what every kind has.
 
     ``patients`` holds rows of ``patients.tsv`` with the column ``analysis``; ``p_value`` is NaN for a claim that takes
-    no part in its family; ``smallest_p`` is the smallest p its test could give with these patients. The other tables are empty where a kind does not have them.
+    no part in its family; ``smallest_p`` is the smallest p its test could give with these patients. The other tables
+    are empty where a kind does not have them.
     """
 
     claim: Claim
@@ -154,11 +166,134 @@ def _judge_specificity(one: Evaluated, bench: Bench) -> Judged:
     return judge_specificity(one.result, bench.rules, **bench.options())
 
 
+def _absent(context: Context, claim: Claim) -> tuple[str, ...]:
+    """Compartments of the claim's group that the cohort has no sample of, at the claim's time point."""
+    cells = context.cohort.cells
+    there = cells.loc[at_timepoint(cells, claim.timepoint), "compartment"]
+    group = POPULATIONS[claim.a]
+    return () if there.isin(group.compartments).any() else (group.place,)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """A result with the facts of the cohort its judge needs."""
+
+    found: Any
+    options: dict[str, Any]
+
+
+def _with_facts(context: Context, claim: Claim, found: Any, p: float, n: int, **options: Any) -> Evaluated:
+    patients = found.patients.assign(analysis="primary", contrast=claim.contrast)
+    if "samples_left_out" in patients:
+        patients["samples_left_out"] = (
+            patients["samples_left_out"].astype(object).where(patients["samples_left_out"].notna(), "")
+        )
+    usable = patients.loc[patients["usable"].astype(bool), "patient_id"].astype(str).tolist()
+    doubts = doubts_among(context.cohort.doubts, usable)
+    options |= {"absent": _absent(context, claim), "doubts": doubts}
+    return Evaluated(claim, _Facts(found, options), patients, p, smallest_p(n) if n else NAN)
+
+
+def _judge_facts(judge: Callable[..., Judged]) -> Callable[[Evaluated, Bench], Judged]:
+    def apply(one: Evaluated, bench: Bench) -> Judged:
+        facts: _Facts = one.result
+        return judge(one.claim, facts.found, bench.rules, **facts.options, **bench.options())
+
+    return apply
+
+
+def _at(context: Context, claim: Claim) -> Cohort:
+    """The cohort at the claim's time point, with the claim's signatures as they are scored."""
+    cohort = context.cohort
+    sets, _ = claim_panel(claim, cohort.panel, cohort.markers)
+    return replace(
+        cohort, cells=cohort.cells[at_timepoint(cohort.cells, claim.timepoint)], panel={**cohort.panel, **sets}
+    )
+
+
+def _plate(cohort: Cohort) -> bool:
+    return "platform" in cohort.cells and bool((cohort.cells["platform"].astype(str) == "plate").any())
+
+
+def _existence(context: Context, claim: Claim) -> Evaluated:
+    rules = context.rules
+    found = evaluate_existence(
+        _at(context, claim),
+        signature=claim.primary_signature,
+        negative_controls=claim.negative_controls,
+        covariates=claim.covariates,
+        sesoi=claim.sesoi,
+        group=claim.a,
+        reference=claim.b,
+        cells=rules.cells_a,
+        well_cells=claim.subset_cells,
+        estimate_patients=rules.estimate_patients,
+        random_sets=rules.random_sets,
+        coverage=rules.coverage,
+        max_cells=int(context.settings["max_cells_per_group"]),
+        seed=context.seed,
+    )
+    plate = _plate(context.cohort)
+    return _with_facts(context, claim, found, existence_p(found), found.fit.n, plate=plate)
+
+
+def _duality(context: Context, claim: Claim) -> Evaluated:
+    rules = context.rules
+    found = evaluate_duality(
+        _at(context, claim),
+        stemness=claim.primary_signature,
+        dormancy=claim.dormancy_signature,
+        covariates=claim.covariates,
+        group=claim.a,
+        reference=claim.b,
+        cells=rules.cells_fraction,
+        estimate_patients=rules.estimate_patients,
+        random_sets=rules.random_sets,
+        coverage=rules.coverage,
+        max_cells=int(context.settings["max_cells_per_group"]),
+        seed=context.seed,
+    )
+    plate = _plate(context.cohort)
+    return _with_facts(context, claim, found, found.test.p_value, found.fit.n, plate=plate)
+
+
+def _dissimilarity(context: Context, claim: Claim) -> Evaluated:
+    cells = context.cohort.cells[at_timepoint(context.cohort.cells, claim.timepoint)]
+    found = evaluate_dissimilarity(
+        genomes_of(context.genomes, cells),
+        sesoi=claim.sesoi,
+        estimate_patients=context.rules.estimate_patients,
+        repeats=int(context.settings["depth_repeats"]),
+        seed=context.seed,
+    )
+    given = bool(context.genomes)
+    return _with_facts(context, claim, found, found.test.p_value, found.fit.n, given=given)
+
+
+def _rarity(context: Context, claim: Claim) -> Evaluated:
+    cohort = context.cohort
+    sheet = cohort.samples
+    if sheet is None:
+        sheet = cohort.cells[["sample_id", "patient_id", "compartment"]].drop_duplicates()
+    found = evaluate_rarity(
+        sheet[at_timepoint(sheet, claim.timepoint)],
+        cohort.cells[at_timepoint(cohort.cells, claim.timepoint)],
+        sesoi=claim.sesoi,
+        estimate_patients=context.rules.estimate_patients,
+        seed=context.seed,
+    )
+    return _with_facts(context, claim, found, found.test.p_value, int(found.patients["usable"].sum()))
+
+
 KINDS: Final[dict[str, Kind]] = {
     "identity_share": Kind(_identity, _judge_identity),
     "paired_contrast": Kind(_contrast, _judge_contrast),
     "composite_contrast": Kind(_composite, _judge_composite),
     "specificity": Kind(_specificity, _judge_specificity),
+    "existence": Kind(_existence, _judge_facts(judge_existence)),
+    "duality": Kind(_duality, _judge_facts(judge_duality)),
+    "dissimilarity": Kind(_dissimilarity, _judge_facts(judge_dissimilarity)),
+    "rarity": Kind(_rarity, _judge_facts(judge_rarity)),
 }
 """By the value of ``test`` in the plan."""
 
@@ -168,9 +303,7 @@ def evaluate_claims(context: Context, claims: tuple[Claim, ...]) -> dict[str, Ev
     asked = [claim for claim in claims if claim.evaluated]
     known: dict[str, Evaluated] = {}
     for claim in sorted(asked, key=lambda one: bool(one.of)):
-        known[claim.id] = KINDS[claim.test].evaluate(
-            Context(context.cohort, context.rules, context.settings, context.seed, known), claim
-        )
+        known[claim.id] = KINDS[claim.test].evaluate(replace(context, known=known), claim)
     return {claim.id: known[claim.id] for claim in asked}
 
 

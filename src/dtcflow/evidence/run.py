@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anndata as ad
 import numpy as np
@@ -13,17 +13,18 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dtcflow import genes
-from dtcflow.contracts import COUNTS, TABLES, ContractError, check_counts
+from dtcflow.contracts import COUNTS, TABLES, ContractError, check_counts, read_table
 from dtcflow.evidence.claims import claims_table, not_evaluated
 from dtcflow.evidence.controls import CONTROL_COLUMNS
 from dtcflow.evidence.design import FACTORS
+from dtcflow.evidence.genome_claims import PatientGenomes, read_genomes
 from dtcflow.evidence.paired import DOUBT_COLUMNS, Cohort
-from dtcflow.evidence.plan import Plan
+from dtcflow.evidence.plan import Plan, load_plan
 from dtcflow.evidence.plan_checks import check_plan
 from dtcflow.evidence.registry import Context, Evaluated, evaluate_claims, judge_claims
 from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS
 from dtcflow.evidence.verdict import verdict_document
-from dtcflow.scores.signatures import GeneSet, Synonyms, load_markers
+from dtcflow.scores.signatures import GeneSet, Synonyms, load_gmt, load_markers, load_panel
 
 _LOG = logging.getLogger(__name__)
 
@@ -163,8 +164,44 @@ def cohort_of(
         panel={one.name: one for one in panel},
         synonyms=genes.load_aliases() if synonyms is None else synonyms,
         markers=load_markers() if markers is None else markers,
+        samples=samples,
         doubts=doubts_of(identities),
     )
+
+
+class PlanFiles(Protocol):
+    """Paths of what the plan is evaluated with, beside the cells."""
+
+    claims: str
+    panel: str
+    gmt: Sequence[str]
+    markers: str
+    identities: str
+    genomes: Sequence[str]
+
+
+def read_inputs(files: PlanFiles, *, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Read the files of the plan into keywords of :func:`evaluate_plan`.
+
+    Parameters
+    ----------
+    files
+        Paths: analysis plan, signature table and GMT files, marker table, findings of the identity check, stage ``cnv``
+        of every patient.
+    samples
+        Rows of the sample sheet.
+    """
+    plan = load_plan(files.claims)
+    panel = [*load_panel(files.panel), *(one for path in files.gmt for one in load_gmt(path))]
+    wanted = any(claim.evaluated and claim.test == "dissimilarity" for claim in plan.claims)
+    return {
+        "plan": plan,
+        "panel": panel,
+        "markers": load_markers(files.markers),
+        "samples": pd.DataFrame(list(samples)),
+        "identities": read_table(files.identities, "identity"),
+        "genomes": read_genomes(files.genomes) if wanted else {},
+    }
 
 
 def evaluate_plan(
@@ -179,6 +216,7 @@ def evaluate_plan(
     markers: Mapping[str, GeneSet] | None = None,
     samples: pd.DataFrame | None = None,
     identities: pd.DataFrame | None = None,
+    genomes: Mapping[str, PatientGenomes] | None = None,
 ) -> EvidenceResult:
     """Evaluate every claim of the plan.
 
@@ -189,6 +227,9 @@ def evaluate_plan(
         cell_type epithelial_z n_epithelial_markers``, and ``pct_mt`` for that covariate.
     plan
         From :func:`dtcflow.evidence.plan.load_plan`.
+    genomes
+        Arm statistics of the cells by patient (``genome_claims.read_genomes``); without them claims about genomes have
+        no data.
     settings
         Block ``evidence`` of the configuration.
     seed
@@ -205,7 +246,7 @@ def evaluate_plan(
     cohort = cohort_of(adata, cells, panel, synonyms=synonyms, markers=markers, samples=samples, identities=identities)
     check_plan(plan, cohort.panel, cohort.markers)
     with threadpool_limits(limits=1):  # sums in another order round differently, and ties decide exact tests
-        found = evaluate_claims(Context(cohort, plan.rules, used, seed, {}), plan.claims)
+        found = evaluate_claims(Context(cohort, plan.rules, used, seed, genomes=genomes or {}), plan.claims)
     by_id, adjusted = judge_claims(plan, found)
     judged = [by_id.get(claim.id) or not_evaluated(claim) for claim in plan.claims]
     for one in judged:

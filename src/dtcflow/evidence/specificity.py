@@ -33,12 +33,13 @@ import pandas as pd
 from dtcflow.evidence.claims import NAN, SD_UNIT, Judged, attainable_rule, claim_row, data_rules, gate_rules
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
-from dtcflow.evidence.decide import Rule, candidate, decide, overturned_by, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, Paired, patient_rows
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.plan_checks import ONLY
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
+from dtcflow.evidence.within import leave_one_out
 
 HAEMATOPOIETIC: Final = "haematopoietic"
 """Family of control signatures whose rise means contamination."""
@@ -225,7 +226,8 @@ def _rows(contrast: Paired, claim: Claim, components: tuple[Component, ...]) -> 
 
 
 def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule]:
-    sign, checks = found.claim.sign, []
+    sign = found.claim.sign
+    checks: list[Rule] = []
     for one in found.components:
         fit = one.fit
         if not math.isfinite(fit.estimate):
@@ -245,21 +247,40 @@ def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule
                 "support",
             )
         )
+    return [*checks, *_fragile_rules(found, wanted)]
+
+
+def _fragile_rules(found: Specificity, wanted: str) -> list[Rule]:
+    """No single patient may carry the verdict.
+
+    Every component must hold for support, so each must hold without any one patient; one refuted component is enough
+    for a refutation, so that it is fragile only when each of them hangs on a patient.
+    """
+    sign, refuting = found.claim.sign, wanted == "NOT_SUPPORTED"
+    asked = [one for one in found.components if not refuting or one.refuted(sign)]
+    broken: dict[str, list[str]] = {}
+    for one in asked:
         known = np.isfinite(one.difference)
+        if not known.any():
+            continue
         names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
-        asked = "NOT_SUPPORTED" if wanted == "NOT_SUPPORTED" and one.refuted(sign) else "INCONCLUSIVE"
-        broken = overturned_by(
-            "SUPPORTED" if wanted == "SUPPORTED" else asked,
-            one.difference[known],
-            one.variance[known],
-            names,
-            sign=sign,
-            sesoi=one.minimum,
+        table = leave_one_out(names, one.difference[known], one.variance[known])
+        lost = overturned(wanted, table, sign=sign, sesoi=one.minimum)
+        if refuting and not lost:
+            return []
+        if lost:
+            broken[one.name] = lost
+    return [
+        Rule(
+            f"robustness of {name}",
+            len(lost),
+            0,
+            False,
+            "FRAGILE",
+            f"{name}: without patient {', '.join(lost)} it says something else",
         )
-        if broken:
-            words = f"{one.name}: without patient {', '.join(broken)} it says something else"
-            checks.append(Rule(f"robustness of {one.name}", len(broken), 0, False, "FRAGILE", words))
-    return checks
+        for name, lost in broken.items()
+    ]
 
 
 def judge_specificity(

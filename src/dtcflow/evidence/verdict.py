@@ -6,14 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dtcflow.evidence.claims import SD_UNIT, Judged
+from dtcflow.evidence.claims import SD_UNIT, SHARE_UNIT, Judged
 from dtcflow.evidence.decide import Decision, order_codes
 from dtcflow.evidence.plan import Plan
+from dtcflow.evidence.power import smallest_p
+from dtcflow.evidence.subset_claims import CORRELATION_UNIT, SQUARED_UNIT
 
 CEILING: Final = (
     "Expression can be consistent with a progenitor state; it cannot show self-renewal, which only a functional assay "
     "(serial transplantation, lineage tracing) can."
 )
+
+UNIT_WORDS: Final = {
+    SD_UNIT: "SD",
+    SHARE_UNIT: "share",
+    SQUARED_UNIT: "squared SD",
+    CORRELATION_UNIT: "rank correlation",
+}
+"""Units in the sentences of a verdict; others are written as in the table."""
 
 REMEDIES: Final = {
     "NO_TUMOUR_CELLS": "Tumour cells in the marrow: more cells screened, or enrichment before sequencing.",
@@ -38,16 +48,14 @@ REMEDIES: Final = {
 def hypothesis_decision(plan: Plan, judged: Mapping[str, Judged]) -> Decision:
     """Apply the rule of the hypothesis.
 
-    SUPPORTED: all gates and all necessary claims are SUPPORTED. NOT_SUPPORTED: gates passed, all necessary claims
-    evaluated and one of them NOT_SUPPORTED. INCONCLUSIVE otherwise, with the codes of the claims that keep it so: as
-    long as a necessary claim is not evaluated nothing can be decided, in either direction. (That tumour cells do not
-    score higher on average, P2, does not refute that some of them are progenitors, P1.)
+    SUPPORTED: all gates and all necessary claims are SUPPORTED. NOT_SUPPORTED: the gates are passed and one necessary
+    claim is NOT_SUPPORTED, whatever the others say: the hypothesis needs each of them. INCONCLUSIVE otherwise, with the
+    codes of the claims that keep it so.
     """
     gates = [judged[name] for name in plan.gates]
     necessary = [judged[name] for name in plan.necessary]
     passed = all(one.decision.verdict == "SUPPORTED" for one in gates)
-    complete = not any("NOT_EVALUATED" in one.decision.codes for one in necessary)
-    if passed and complete and any(one.decision.verdict == "NOT_SUPPORTED" for one in necessary):
+    if passed and any(one.decision.verdict == "NOT_SUPPORTED" for one in necessary):
         return Decision("NOT_SUPPORTED", ())
     if passed and all(one.decision.verdict == "SUPPORTED" for one in necessary):
         return Decision("SUPPORTED", ())
@@ -76,7 +84,11 @@ def sentence(plan: Plan, judged: Mapping[str, Judged], decision: Decision) -> st
         )
     if decision.verdict == "NOT_SUPPORTED":
         against = [name for name in plan.necessary if judged[name].decision.verdict == "NOT_SUPPORTED"]
-        return f"Across {patients} the data speak against the hypothesis: {_listed(against)} not supported."
+        verb = "is" if len(against) == 1 else "are"
+        return (
+            f"Across {patients} the data speak against the hypothesis: it needs {_listed(plan.necessary)}, and "
+            f"{_listed(against)} {verb} not supported."
+        )
     if "NO_TUMOUR_CELLS" in decision.codes:
         return "Undecided: no malignant cell was called in the marrow, so there is nothing to test."
     states = {
@@ -105,7 +117,7 @@ def why(plan: Plan, judged: Mapping[str, Judged]) -> list[str]:
         if not one.claim.evaluated:
             lines.append(f"{name} ({one.claim.title}): not evaluated by this version.")
             continue
-        unit = "SD" if row["unit"] == SD_UNIT else "share"
+        unit = UNIT_WORDS.get(row["unit"], row["unit"])
         p = f", p = {row['p_value']:.3g}" if math.isfinite(row["p_value"]) else ""
         word = "patient" if row["n_patients"] == 1 else "patients"
         lines.append(
@@ -119,6 +131,16 @@ def why(plan: Plan, judged: Mapping[str, Judged]) -> list[str]:
     return lines
 
 
+def _patients_for_a_verdict(plan: Plan, judged: Mapping[str, Judged]) -> int:
+    """Patients from which on every claim of the confirmatory family can reach the level, were they unanimous."""
+    family = [claim.id for claim in plan.claims if claim.family == "confirmatory" and claim.id in judged]
+    tests = sum(math.isfinite(judged[name].row["p_value"]) for name in family)
+    n = plan.rules.confirmatory_patients
+    while smallest_p(n) * max(tests, 1) >= plan.rules.alpha:
+        n += 1
+    return n
+
+
 def what_would_change_it(plan: Plan, judged: Mapping[str, Judged], decision: Decision) -> list[str]:
     """One line per code that has a remedy; for a decided hypothesis, what would overturn it."""
     if decision.verdict == "SUPPORTED":
@@ -128,11 +150,11 @@ def what_would_change_it(plan: Plan, judged: Mapping[str, Judged], decision: Dec
     needed = [
         one.row["patients_needed"]
         for one in judged.values()
-        if one.row["unit"] == SD_UNIT and one.row["patients_needed"]
+        if one.claim.id in plan.necessary and one.row["patients_needed"] and one.decision.verdict == "INCONCLUSIVE"
     ]
     words = {
         "not_evaluated": _listed(_not_evaluated(plan, judged)),
-        "patients": plan.rules.confirmatory_patients,
+        "patients": _patients_for_a_verdict(plan, judged),
         "cells_a": plan.rules.cells_a,
         "cells_b": plan.rules.cells_b,
         "needed": f" (about {max(needed)} to find the smallest effect of interest with 80 % power)" if needed else "",
@@ -184,8 +206,15 @@ def verdict_document(
             "method": "Holm over the evaluated confirmatory claims",
             "counted": [name for name in confirmatory if name in adjusted],
             "not_counted": [
-                one.claim.id for one in judged if one.claim.id not in adjusted and one.claim.role != "gate"
+                one.claim.id
+                for one in judged
+                if not (one.claim.id in confirmatory and one.claim.id in adjusted) and one.claim.role != "gate"
             ],
+            "other_families": {
+                "secondary": "Benjamini-Hochberg over "
+                + (_listed([c.id for c in plan.claims if c.family == "secondary" and c.id in adjusted]) or "none"),
+                "none": "not adjusted",
+            },
         },
         "plan_sha256": plan.sha256,
         "plan": plan.values,

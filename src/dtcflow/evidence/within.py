@@ -6,7 +6,7 @@ tumour cells serve only to learn what depth, cell cycle and stress do to a score
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,11 +22,14 @@ from dtcflow.evidence.inference import MetaAnalysis, random_effects
 from dtcflow.evidence.paired import Cohort
 from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS
 from dtcflow.evidence.scoring import balanced_statistics
-from dtcflow.scores.calibrated import OK, MatchedSets, apply_sets, draw_matched_sets, log_normalise
+from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
+from dtcflow.scores.signatures import GeneSet, Synonyms
 
 MIN_REFERENCE: Final = 30
 """Reference cells of the whole cohort below which no slope and no unit is taken from them."""
-_BLOCK: Final = 256
+MARROW_AXIS: Final = "marrow_axis"
+MARROW_CELLS: Final = 30
+"""Normal marrow cells of one patient that the marrow's profile is taken from."""
 SAMPLE_CELLS: Final = 3
 """Samples of a patient with fewer cells are taken together, as in the paired contrasts."""
 
@@ -47,8 +50,9 @@ class Prepared:
         Cells x covariates whose slopes are taken from reference cells; NaN-free.
     used, missing
         Names of the covariates in ``covariates``, and of those that could not be had.
-    log_counts
-        Log transcripts per cell, as scored.
+    nuisance
+        Cells x (log transcripts, and where normal marrow cells are known the marrow axis): slopes on these are the
+        patient's own.
     median_genes
         Median over patients of the median number of genes per cell of the group.
     """
@@ -59,7 +63,7 @@ class Prepared:
     covariates: Floats
     used: tuple[str, ...]
     missing: tuple[str, ...]
-    log_counts: Floats
+    nuisance: Floats
     median_genes: float
 
     @property
@@ -171,6 +175,7 @@ def prepare(
     max_cells: int,
     max_reference: int,
     covariates: Sequence[str],
+    exclude: Sequence[str],
     n_null: int,
     minimum_coverage: float,
     seed: int,
@@ -189,6 +194,8 @@ def prepare(
         Most cells of one patient.
     covariates
         Names as in the plan: signatures, or ``log_genes``, ``log_counts``, ``pct_mt``.
+    exclude
+        Genes of the tested signatures, kept out of the marrow axis.
     n_null, minimum_coverage, seed
         See :func:`dtcflow.scores.calibrated.draw_matched_sets`.
 
@@ -213,6 +220,7 @@ def prepare(
     counts.eliminate_zeros()
     detected = np.diff(counts.indptr).astype(np.float64)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    axis = marrow_axis(cohort, counts, layout, group=group, exclude=exclude, seed=seed)
     counts = thin(counts, _reference_share(totals, layout), layout, seed=seed, repeat=0)
     lognorm = log_normalise(counts)
     side = layout.side
@@ -227,8 +235,14 @@ def prepare(
     )
     own = side == 0
     patient = layout.patient
-    medians = [np.median(detected[own & (patient == p)]) for p in np.unique(patient[own])]
     scored = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    nuisance = [np.log(np.maximum(scored, 1.0))]
+    if axis is None:
+        missing = (*missing, MARROW_AXIS)
+    else:
+        nuisance.append(axis)
+        used = (*used, MARROW_AXIS)
+    medians = [np.median(detected[own & (patient == p)]) for p in np.unique(patient[own])]
     return Prepared(
         layout=layout,
         lognorm=lognorm,
@@ -236,9 +250,60 @@ def prepare(
         covariates=columns,
         used=used,
         missing=missing,
-        log_counts=np.log(np.maximum(scored, 1.0)),
+        nuisance=np.column_stack(nuisance),
         median_genes=float(np.median(medians)),
     )
+
+
+def marrow_axis(
+    cohort: Cohort, counts: sp.csr_matrix, layout: Layout, *, group: str, exclude: Sequence[str], seed: int
+) -> Floats | None:
+    """How much of a cell's transcripts look like the normal cells of its tissue rather than like primary tumour cells.
+
+    Ambient RNA, a neighbour in the droplet or a wrong call add the profile of normal marrow to a tumour cell. Whatever
+    the marrow expresses less (or more) than the tumour then falls (or rises) together, in any two halves of a
+    signature. The axis is the linear discriminant ``sum_g share_g (m_g - t_g) / v_g`` with m and t the mean shares of
+    gene g in normal cells and in reference cells, and v the variance of a share in a tumour cell of the group's depth
+    with a tenth of marrow in it: linear in the contaminating share, loudest where the marrow is heard best. Genes of
+    ``exclude`` take no part, so that a score is not adjusted for itself.
+
+    Parameters
+    ----------
+    counts
+        Cells of ``layout`` x genes, not thinned.
+    exclude
+        Symbols left out.
+
+    Returns
+    -------
+    One value per cell; None without :data:`MIN_REFERENCE` normal and reference cells.
+    """
+    cells = cohort.cells
+    normal = cells[(cells["malignant_call"] == "normal") & (cells["compartment"] == GROUPS[group])]
+    rows = [
+        _capped(own, MARROW_CELLS, seed, name, "normal").index.to_numpy(dtype=np.int64)
+        for name, own in normal.groupby(normal["patient_id"].astype(str), sort=True)
+    ]
+    chosen = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+    reference = np.flatnonzero(layout.side == 1)
+    if min(chosen.size, reference.size) < MIN_REFERENCE:
+        return None
+    used = ~np.asarray(cohort.genes.isin(list(exclude)), dtype=bool)
+
+    def shares(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, Floats]:
+        total = np.maximum(np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel(), 1.0)
+        return sp.csr_matrix(sp.diags_array(1.0 / total) @ matrix.astype(np.float64)), total
+
+    def mean(matrix: sp.csr_matrix) -> Floats:
+        return np.asarray(matrix.mean(axis=0), dtype=float).ravel()
+
+    own, total = shares(counts)
+    m, t = mean(shares(sp.csr_matrix(cohort.counts[chosen]))[0]), mean(own[reference])
+    # between cells beyond counting noise, then the counting noise of a cell of the group
+    between = mean(own[reference].power(2)) - t**2 - t / np.median(total[reference])
+    v = np.maximum(between, 0.0) + (t + 0.1 * m) / np.median(total[layout.side == 0])
+    weight = np.divide(m - t, v, out=np.zeros_like(m), where=(v > 0) & used)
+    return np.asarray(own @ weight, dtype=float)
 
 
 def _covariates(
@@ -310,95 +375,31 @@ def reference_residual(prepared: Prepared, z: Floats) -> Floats:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Parts of a signature
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def signature_genes(prepared: Prepared, matched: MatchedSets, name: str) -> tuple[list[str], Floats, Floats]:
-    """Symbol, signed weight and mean expression of each gene of a signature, in the order of its columns."""
-    own = matched.block(name)[0]
-    symbols = [str(symbol) for symbol in matched.genes[own.indices]]
-    return symbols, own.data.astype(np.float64), prepared.statistics["mean"].to_numpy()[own.indices]
-
-
-def _part_weights(matched: MatchedSets, name: str, parts: Sequence[NDArray[np.bool_]]) -> sp.csr_matrix:
-    """Weights, rows ordered by part and set (the signature, then its random sets).
-
-    Random set r has, at place j, the gene that stands in for the signature's gene j: it is divided where the signature
-    is, and since it has no gene twice its parts share none.
-    """
-    block = matched.block(name)
-    genes = block.indices.reshape(matched.width, -1)
-    weight = block.data[: genes.shape[1]].astype(np.float64)
-    indices: list[NDArray[np.int64]] = []
-    data: list[Floats] = []
-    for part in parts:
-        own = np.where(part, weight, 0.0)
-        for side in (own > 0, own < 0):
-            if side.any():
-                own[side] /= np.abs(own[side]).sum()
-        places = np.flatnonzero(part)
-        indices += [np.asarray(row[places], dtype=np.int64) for row in genes]
-        data += [own[places]] * matched.width
-    pointer = np.concatenate([[0], np.cumsum([one.size for one in indices])])
-    return sp.csr_matrix(
-        (np.concatenate(data).astype(np.float32), np.concatenate(indices), pointer),
-        shape=(len(indices), len(matched.genes)),
-    )
-
-
-def part_scores(prepared: Prepared, matched: MatchedSets, name: str, parts: Sequence[NDArray[np.bool_]]) -> Floats:
-    """Calibrated z of parts of a signature and of its random sets, freed from the covariates.
-
-    Parameters
-    ----------
-    prepared
-        The cells.
-    matched
-        The signature with its random sets.
-    parts
-        One mask over the signature's genes (:func:`signature_genes`) per part.
-
-    Returns
-    -------
-    Cells x parts x (1 + random sets), float64: the signature first, each random set standardised against the others.
-    """
-    weights = _part_weights(matched, name, parts)
-    n_cells, n = prepared.lognorm.shape[0], matched.n_null
-    raw = np.empty((n_cells, weights.shape[0]))
-    for start in range(0, n_cells, _BLOCK):
-        dense = np.ascontiguousarray(prepared.lognorm[start : start + _BLOCK].toarray().T, dtype=np.float32)
-        raw[start : start + _BLOCK] = (weights @ dense).T
-    z = raw.reshape(n_cells, len(parts), n + 1)
-    z -= z[..., 1:].mean(axis=-1, keepdims=True)
-    squares = (z[..., 1:] ** 2).sum(axis=-1, keepdims=True)
-    # leaving one of n out moves the mean by d/(n-1) and takes d^2 n/(n-1) from the sum of squares
-    rest = squares - z[..., 1:] ** 2 * (n / (n - 1))
-    z[..., 1:] *= n / (n - 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z[..., :1] /= np.sqrt(squares / (n - 1))
-        z[..., 1:] /= np.sqrt(np.maximum(rest, 0.0) / max(n - 2, 1))
-    z = np.where(np.isfinite(z), z, 0.0)  # a cell without counts lies at its null
-    return reference_residual(prepared, z.reshape(n_cells, -1)).reshape(z.shape)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Patients
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def annihilator(sample: NDArray[np.object_], log_counts: Floats) -> tuple[Floats, int]:
-    """Projection that takes sample means and the patient's own slope on depth out of a patient's scores.
+def annihilator(sample: NDArray[np.object_], nuisance: Floats) -> tuple[Floats, int]:
+    """Projection that takes sample means and the patient's own slopes on depth and contamination out of her scores.
 
-    The level of a signature grows with depth wherever the patient's cells differ from the random sets as a group, by a
-    slope that is the patient's own: reference cells cannot tell it.
+    The score of a signature grows with depth, and falls with contamination, wherever the patient's cells as a group
+    differ from the random sets: by slopes that are the patient's own, which reference cells cannot tell.
+
+    Parameters
+    ----------
+    sample
+        Sample per cell of one patient.
+    nuisance
+        Her rows of :attr:`Prepared.nuisance`.
 
     Returns
     -------
     The symmetric idempotent matrix, cells x cells, and its rank (degrees of freedom left).
     """
     names = sorted(set(sample.tolist()))
-    design = np.column_stack([(sample == name).astype(float) for name in names] + [log_counts - log_counts.mean()])
+    spread = nuisance.std(axis=0)
+    scaled = (nuisance - nuisance.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    design = np.column_stack([*((sample == name).astype(float) for name in names), scaled])
     basis, size, _ = np.linalg.svd(design, full_matrices=False)
     kept = basis[:, size > 1e-8 * size.max()]
     return np.eye(len(sample)) - kept @ kept.T, len(sample) - kept.shape[1]
@@ -435,6 +436,17 @@ def leave_one_out(names: Sequence[str], difference: Floats, variance: Floats) ->
         fit = meta(difference[others], variance[others])
         rows.append((name, fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high))
     return pd.DataFrame(rows, columns=["patient_id", "estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"])
+
+
+def check_coverage(
+    prepared: Prepared, sets: Mapping[str, GeneSet], *, minimum: float, synonyms: Synonyms | pd.DataFrame | None
+) -> pd.DataFrame:
+    """Table ``signature_coverage`` of these sets in the prepared cells."""
+    # the random sets themselves are not wanted here: as few as can be, from as small a pool
+    matched = draw_matched_sets(
+        prepared.statistics, sets, n_null=2, pool_size=2, min_coverage=minimum, synonyms=synonyms
+    )
+    return matched.coverage.reset_index(drop=True)
 
 
 def scorable(coverage: pd.DataFrame, name: str) -> bool:

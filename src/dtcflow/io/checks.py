@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +16,9 @@ from dtcflow.io.copy_number import read_copy_number
 from dtcflow.io.header_checks import check_copies, check_names
 from dtcflow.io.readers import cell_columns, inspect_matrix
 from dtcflow.io.sheet import LINES, loose_samples, read_samples
+
+if TYPE_CHECKING:
+    from dtcflow.evidence.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +59,39 @@ def _check_plan(config: Mapping[str, Any], where: str, base_dir: Path) -> list[P
             )
         ]
     try:
-        load_plan(path)
+        plan = load_plan(path)
+    except DtcflowError as error:
+        return _problems(error)
+    return _check_plan_signatures(plan, config, str(path), base_dir)
+
+
+def _check_plan_signatures(plan: Plan, config: Mapping[str, Any], where: str, base_dir: Path) -> list[Problem]:
+    """Signatures the plan names but nobody has, and claims about the very genes that chose their cells."""
+    from dtcflow import resources
+    from dtcflow.evidence.plan_checks import check_plan
+    from dtcflow.scores.signatures import load_gmt, load_markers, load_panel
+
+    def given(path: str | None, shipped: str) -> Path:
+        return base_dir / path if path else resources.path(shipped)
+
+    try:
+        panel = load_panel(given(config["scores"]["signatures"], "signatures.tsv"))
+        for path in config["scores"]["gmt"]:
+            panel += load_gmt(base_dir / path)
+        markers = load_markers(given(config["annotation"]["panels"], "markers.tsv"))
+    except DtcflowError as error:
+        return _problems(error) if all(_there(config, base_dir)) else []
+    try:
+        check_plan(plan, {one.name: one for one in panel}, markers, where=where)
     except DtcflowError as error:
         return _problems(error)
     return []
+
+
+def _there(config: Mapping[str, Any], base_dir: Path) -> list[bool]:
+    """Whether each file of signatures and markers is there; a missing one is told by :func:`_check_files`."""
+    named = [config["scores"]["signatures"], config["annotation"]["panels"], *config["scores"]["gmt"]]
+    return [(base_dir / path).is_file() for path in named if path]
 
 
 def _made_here(config: Mapping[str, Any], sample: str, path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -24,15 +25,17 @@ SETTINGS = {"depth_repeats": 3, "max_cells_per_group": 60, "self_check_repeats":
 
 def _sets() -> dict[str, tuple[list[str], str, str]]:
     order = np.random.default_rng(11).permutation(GENES)
-    start = iter(np.cumsum([0, 60, 40, 30, 30, 40, 25, 25, 30, 20, 400]))
+    start = iter(np.cumsum([0, 60, 40, 30, 30, 40, 25, 25, 30, 40, 50, 400]))
 
     def take(n: int) -> list[str]:
         first = next(start)
         return order[first : first + n].tolist()
 
     lim, pece, progenitor, eppert, jaatinen = take(60), take(40), take(30), take(30), take(40)
-    s_phase, g2m, stress, emt = take(25), take(25), take(30), take(20)
+    s_phase, g2m, stress, emt = take(25), take(25), take(30), take(40)
+    g0 = take(50)
     return {
+        "WIECEK_G0_ARREST": ([*g0, *s_phase[6:12]], "dormancy", "dormancy"),
         "LIM_MAMMARY_STEM_CELL_UP": ([*lim, *s_phase[:6], *emt[:8]], "primary", "stemness_mammary"),
         "PECE_MAMMARY_STEM_CELL_UP": ([*pece, *g2m[:4]], "confirmatory", "stemness_mammary"),
         "LIM_MAMMARY_LUMINAL_PROGENITOR_UP": (progenitor, "progenitor", "stemness_mammary"),
@@ -68,6 +71,8 @@ class Scenario:
     """Spread of a programme that moves stress and stem-cell genes alike, two spreads higher in DTCs."""
     depth_dtc: float = 2500
     depth_pt: float = 2500
+    n_blood: int = 0
+    """Normal T cells per marrow."""
     false_epithelial: int = 1
     """Putative DTCs per patient that are not called malignant."""
     seed: int = 0
@@ -132,6 +137,29 @@ def simulate(scenario: Scenario) -> tuple[ad.AnnData, pd.DataFrame]:
                 }
                 for i in range(n)
             ]
+    if scenario.n_blood:
+        blood = np.random.default_rng([scenario.seed, 1])
+        rate = np.exp(base + blood.normal(0, 0.3, N_GENES))
+        for p in range(scenario.n_patients):
+            totals = scenario.depth_dtc * np.exp(blood.normal(0, 0.3, scenario.n_blood))
+            mean = totals[:, None] * (rate / rate.sum()) * blood.gamma(shape, 1 / shape, (scenario.n_blood, N_GENES))
+            blocks.append(sp.csr_matrix(blood.poisson(mean).astype(np.float32)))
+            rows += [
+                rows[0]
+                | {
+                    "cell_id": f"P{p}_marrow:blood{i:03d}",
+                    "sample_id": f"P{p}_marrow",
+                    "patient_id": f"P{p}",
+                    "compartment": "marrow",
+                    "malignant_call": "normal",
+                    "malignancy_q": 0.9,
+                    "epithelial_z": 0.0,
+                    "n_epithelial_markers": 0,
+                    "cell_type": "T_NK",
+                    "pct_mt": 5.0,
+                }
+                for i in range(scenario.n_blood)
+            ]
     cells = pd.DataFrame(rows)
     counts = sp.vstack(blocks, format="csr")
     adata = ad.AnnData(
@@ -142,9 +170,20 @@ def simulate(scenario: Scenario) -> tuple[ad.AnnData, pd.DataFrame]:
     return adata, cells
 
 
-def run(scenario: Scenario, *, plan_changes: dict[str, object] | None = None, seed: int = 1) -> EvidenceResult:
+def run(
+    scenario: Scenario, *, plan_changes: dict[str, object] | None = None, seed: int = 1, context: bool = False
+) -> EvidenceResult:
     adata, cells = simulate(scenario)
-    return evaluate(adata, cells, plan_changes=plan_changes, seed=seed)
+    return evaluate(adata, cells, plan_changes=plan_changes, seed=seed, context=context)
+
+
+def plan_values(*, context: bool = False, **rules: object) -> dict[str, Any]:
+    """The shipped plan with fewer random sets, with or without the claims that never vote."""
+    values = load_plan(PLAN).values
+    values["rules"] |= {"random_sets": 150, "genes_per_cell_droplet": 300, **rules}
+    if not context:
+        values["claims"] = [claim for claim in values["claims"] if claim["role"] in ("gate", "necessary")]
+    return values
 
 
 def evaluate(
@@ -153,12 +192,23 @@ def evaluate(
     *,
     plan_changes: dict[str, object] | None = None,
     seed: int = 1,
+    context: bool = False,
+    identities: pd.DataFrame | None = None,
+    samples: pd.DataFrame | None = None,
+    plan: dict[str, Any] | None = None,
     **settings: int,
 ) -> EvidenceResult:
-    values = load_plan(PLAN).values
-    values["rules"] |= {"random_sets": 150, "genes_per_cell_droplet": 300, **(plan_changes or {})}
+    values = plan or plan_values(context=context, **(plan_changes or {}))
     return evaluate_plan(
-        adata, cells, load_plan(values), PANEL, settings=SETTINGS | settings, seed=seed, synonyms=NO_SYNONYMS
+        adata,
+        cells,
+        load_plan(values),
+        PANEL,
+        settings=SETTINGS | settings,
+        seed=seed,
+        synonyms=NO_SYNONYMS,
+        identities=identities,
+        samples=samples,
     )
 
 
@@ -170,6 +220,7 @@ class Lab:
     simulate = staticmethod(simulate)
     run = staticmethod(run)
     evaluate = staticmethod(evaluate)
+    plan_values = staticmethod(plan_values)
     panel = tuple(PANEL)
     sets = SETS
     genes = tuple(GENES)
@@ -185,10 +236,10 @@ def lab() -> Lab:
 @pytest.fixture(scope="session")
 def progenitor() -> EvidenceResult:
     """Eight patients with a clear effect in all."""
-    return run(Scenario(effect=0.45, slope_sd=0.05, seed=3))
+    return run(Scenario(effect=0.45, slope_sd=0.05, seed=3, n_blood=40), context=True)
 
 
 @pytest.fixture(scope="session")
 def nothing() -> EvidenceResult:
     """Eight patients, no effect, DTCs at 30 % of the depth."""
-    return run(Scenario(effect=0.0, depth_dtc=1500, depth_pt=5000, seed=4))
+    return run(Scenario(effect=0.0, depth_dtc=1500, depth_pt=5000, seed=4), context=True)

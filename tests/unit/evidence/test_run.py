@@ -26,26 +26,27 @@ def test_planted_effect_is_supported(progenitor):
     assert row["codes"] == ""
     assert row["n_patients"] == 8
     assert row["p_value"] == pytest.approx(2 / 256)
-    assert row["p_adjusted"] == row["p_value"]  # the only evaluated confirmatory claim
+    # three evaluated confirmatory claims have a p value; C3 has no copy number here
+    assert progenitor.verdict["multiplicity"]["counted"] == ["P2", "P3", "C4"]
+    assert row["p_adjusted"] == pytest.approx(3 * row["p_value"])
     assert row["estimate"] >= 0.5
     assert row["sensitivity_agreement"] == 1.0
     assert claim(progenitor, "C0")["verdict"] == "SUPPORTED"
+    assert claim(progenitor, "P3")["verdict"] == "SUPPORTED"
 
 
-def test_hypothesis_waits_for_the_claims_that_are_not_evaluated(progenitor):
-    found = progenitor.verdict
-    assert (found["verdict"], found["codes"]) == ("INCONCLUSIVE", ["NOT_EVALUATED"])
-    assert found["not_evaluated"] == ["P1", "P3"]
-    assert "P1 and P3 are not evaluated" in found["sentence"]
-    assert found["multiplicity"]["counted"] == ["P2"]
-    assert "cannot show self-renewal" in found["ceiling"]
+def test_all_cells_running_the_programme_are_no_subset(progenitor):
+    """Every DTC is raised alike: enriched (P2), but nothing sets some of them apart (P1)."""
+    assert claim(progenitor, "P1")["verdict"] != "SUPPORTED"
+    assert progenitor.verdict["verdict"] != "SUPPORTED"
+    assert "cannot show self-renewal" in progenitor.verdict["ceiling"]
 
 
 def test_lower_depth_alone_is_not_support(nothing):
     row = claim(nothing)
     assert row["verdict"] != "SUPPORTED"
     assert abs(row["estimate"]) < 0.5
-    depth = nothing.controls.set_index("control").loc["depth_shift"]
+    depth = nothing.controls.query("claim_id == 'P2'").set_index("control").loc["depth_shift"]
     assert depth["n_patients"] == 8
     kept = nothing.patients.query("claim_id == 'P2' and analysis == 'primary'")
     assert kept["share_kept_a"].tolist() == [1.0] * 8
@@ -68,23 +69,30 @@ def test_any_claim_can_be_recomputed_from_the_patients_table(progenitor, tmp_pat
 
 def test_tables_are_complete(progenitor):
     assert list(progenitor.claims.columns) == list(TABLES["claims"])
-    assert list(progenitor.claims["claim_id"]) == ["C0", "P1", "P2", "P3"]
+    assert list(progenitor.claims["claim_id"]) == ["C0", "P1", "P2", "P3", "C4", "C3", "C1", "P4"]
     assert list(progenitor.patients.columns[: len(TABLES["patients"])]) == list(TABLES["patients"])
     analyses = set(progenitor.patients.query("claim_id == 'P2'")["analysis"])
     assert analyses == {"primary", "adjusted", "confirmatory", "negative_control", "reported"}
     # 2 signatures x 3 purges x 2 depths x 2 aggregations x 2 calls vote; one signature is only shown
-    assert progenitor.sensitivity["votes"].sum() == 48
-    assert len(progenitor.sensitivity) == 56
-    assert len(progenitor.null_distribution) == 150
-    assert set(progenitor.controls["control"]) == {
+    own = progenitor.sensitivity[progenitor.sensitivity["claim_id"] == "P2"]
+    assert own["votes"].sum() == 48
+    assert len(own) == 56
+    assert (progenitor.null_distribution["claim_id"] == "P2").sum() == 150
+    controls = progenitor.controls[progenitor.controls["claim_id"] == "P2"]
+    assert set(controls["control"]) == {
         "negative_signature",
         "split",
         "planted",
         "random_sets",
         "label_flips",
         "depth_shift",
+        "blood_split",
+        "blood_minus_reference",
     }
-    assert progenitor.controls["ok"].all()
+    assert controls["ok"].all()
+    blood = controls.set_index("control")
+    assert abs(blood.loc["blood_split", "estimate"]) < 0.2
+    assert np.isfinite(blood.loc["blood_minus_reference", "estimate"])
 
 
 @pytest.mark.parametrize("repeat", [0, 1])

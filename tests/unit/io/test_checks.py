@@ -240,3 +240,32 @@ def test_what_a_study_can_run_with_is_a_warning(study, write_h5ad, counts, tmp_p
     assert "for example 7-Mar = MARCHF7" in text
     assert "1-Mar (MARCHF1 or MTARC1)" in text
     assert "only 8 genes: a targeted panel" in text
+
+
+def test_a_plan_with_wrong_signatures_is_told(study, tmp_path):
+    """Unknown names, and a claim about the marker genes that choose its cells: before anything runs."""
+    assert study() == []
+    path = tmp_path / "config" / "claims.yaml"
+    plan = yaml.safe_load(path.read_text())
+    mine = {"role": "context", "family": "secondary"}
+    plan["claims"] += [
+        {"id": "X1", "title": "typing error", "primary_signature": "WIECEK_G0_AREST", **mine},
+        {"id": "X2", "title": "circular", "primary_signature": "MINE", **mine},
+    ]
+    path.write_text(yaml.safe_dump(plan))
+    (tmp_path / "mine.gmt").write_text("MINE\tmy set\tEPCAM\tKRT8\tKRT19\tVIM\n")
+    problems = study(scores={"gmt": ["mine.gmt"]})
+    assert [problem.key for problem in problems] == ["claim X1", "claim X2"]
+    assert "did you mean 'WIECEK_G0_ARREST'" in str(problems[0])
+    assert "EPCAM, KRT19, KRT8" in str(problems[1])
+    assert "markers that chose the cells" in str(problems[1])
+
+
+def test_a_test_that_no_one_knows_is_told(study, tmp_path):
+    path = tmp_path / "config" / "claims.yaml"
+    plan = yaml.safe_load(path.read_text())
+    plan["claims"].append({"id": "P6", "title": "outcome", "role": "supporting", "test": "outcome"})
+    path.write_text(yaml.safe_dump(plan))
+    (problem,) = study()
+    assert "outcome" in problem.found
+    assert "paired_contrast" in problem.allowed

@@ -1,0 +1,111 @@
+"""Rules for claims that come down to one number per patient: the parts their judges share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dtcflow.evidence.claims import NAN, attainable_rule, enough_patients, gate_rules, identity_rule, present
+from dtcflow.evidence.decide import Rule, overturned
+from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
+from dtcflow.scores.calibrated import OK
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Estimate over patients with its 95 % and 90 % limits."""
+
+    estimate: float
+    low: float
+    high: float
+    low90: float
+    high90: float
+
+    @property
+    def half90(self) -> float:
+        """Half of the width of the 90 % interval."""
+        return (self.high90 - self.low90) / 2
+
+
+def data_checks(
+    claim: Claim,
+    rules: Rules,
+    *,
+    n: int,
+    n_called: int,
+    absent: Sequence[str],
+    doubts: Sequence[str],
+    gates: Mapping[str, str],
+    p_attainable: float,
+) -> list[Rule]:
+    """Rules on the data that every claim about the cells of one group has."""
+    group = POPULATIONS[claim.a]
+    return [
+        Rule(
+            "called tumour cells",
+            n_called,
+            1,
+            n_called > 0,
+            "NO_TUMOUR_CELLS",
+            f"{n_called} {group.cell}s called in {group.place}",
+        ),
+        *present(tuple(absent)),
+        identity_rule(doubts),
+        enough_patients(n, rules),
+        *gate_rules(gates),
+        *attainable_rule(p_attainable, rules),
+    ]
+
+
+def quality_checks(
+    coverage: pd.DataFrame, names: Sequence[str], median_genes: float, rules: Rules, *, plate: bool
+) -> list[Rule]:
+    """Rules on the coverage of tested signatures and on genes per cell."""
+    checks = []
+    table = {str(line["signature"]): line for line in coverage.to_dict("records")}
+    for name in names:
+        line = table.get(name)
+        if line is None:
+            continue
+        there, asked, seen = (int(line[key]) for key in ("n_present", "n_genes", "n_detected"))
+        sentence = f"{name}: {there} of {asked} genes measured, {seen} detected"
+        if line.get("reason"):
+            sentence += f" ({line['reason']})"
+        checks.append(
+            Rule(f"coverage of {name}", there / max(asked, 1), NAN, line["status"] == OK, "LOW_COVERAGE", sentence)
+        )
+    if math.isfinite(median_genes):
+        limit = rules.genes_per_cell_plate if plate else rules.genes_per_cell_droplet
+        words = f"median of {median_genes:.0f} genes per cell; at least {limit} are needed"
+        checks.append(Rule("genes per cell", median_genes, limit, median_genes >= limit, "LOW_QUALITY", words))
+    return checks
+
+
+def precision_check(found: Interval, *, allowed: float, sign: int, beyond: float) -> Rule:
+    """The 90 % interval is narrow enough, or the 95 % interval lies wholly beyond ``beyond`` on the predicted side."""
+    nearest = found.low if sign > 0 else -found.high
+    holds = bool(found.half90 <= allowed or nearest > beyond * sign)
+    words = f"the 90 % interval reaches {found.half90:.2g} to either side; at most {allowed:g} is allowed"
+    return Rule("half-width of the 90 % interval", found.half90, allowed, holds, "IMPRECISE", words)
+
+
+def patient_check(wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: float) -> Rule:
+    """No single patient decides."""
+    broken = overturned(wanted, leave_one_out, sign=sign, sesoi=sesoi)
+    words = f"without patient {', '.join(broken)} it says something else" if broken else "no single patient decides"
+    return Rule("robustness", len(broken), 0, not broken, "FRAGILE", words)
+
+
+def null_check(p: float, n_sets: int, rules: Rules) -> Rule:
+    """Random gene sets of the same kind do not show as much."""
+    words = f"p = {p:.3g} against {n_sets} random gene sets of the same kind (two-sided)"
+    return Rule("random gene sets", p, rules.alpha, bool(p < rules.alpha), "GENE_SET_NULL", words, "support")
+
+
+def covariate_check(missing: Sequence[str]) -> Rule:
+    """Every covariate of the plan is measured."""
+    words = f"not measured: {', '.join(missing)}" if missing else "all covariates of the plan are measured"
+    return Rule("covariates measured", len(missing), 0, not missing, "NO_DATA", words, "support")

@@ -1,0 +1,257 @@
+"""Claims about differences between the cells of one patient: a progenitor-like subset (P1), and its rest (P4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from dtcflow.evidence.claims import NAN, Judged, claim_row
+from dtcflow.evidence.composite import joint_p
+from dtcflow.evidence.decide import Rule, candidate, decide, refutes, supports
+from dtcflow.evidence.duality import Duality
+from dtcflow.evidence.existence import Existence
+from dtcflow.evidence.numeric import (
+    Interval,
+    covariate_check,
+    data_checks,
+    null_check,
+    patient_check,
+    precision_check,
+    quality_checks,
+)
+from dtcflow.evidence.plan import Claim, Rules
+from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
+
+SQUARED_UNIT: Final = "squared SD between reference cells"
+CORRELATION_UNIT: Final = "rank correlation of cells"
+
+
+def existence_p(found: Existence) -> float:
+    """The larger p of coherence and tail: both must hold (intersection-union)."""
+    return joint_p([found.test.p_value, found.tail_test.p_value])
+
+
+def judge_existence(
+    claim: Claim,
+    found: Existence,
+    rules: Rules,
+    *,
+    absent: Sequence[str],
+    doubts: Sequence[str],
+    plate: bool,
+    p_adjusted: float,
+    gates: Mapping[str, str],
+    p_attainable: float = NAN,
+) -> Judged:
+    """Apply the plan to P1.
+
+    SUPPORTED: the coherence of the signature's halves beyond random sets reaches ``sesoi`` with a 95 % interval above
+    0, the upper tail of one half picked by the other lies above random sets (95 % interval), the larger p of the two
+    is below alpha, fewer than alpha of random sets show as much, half of ``sesoi`` is left when the haematopoietic
+    controls are taken out, and no control shows the effect itself.
+    NOT_SUPPORTED: the 90 % interval of the coherence lies below ``sesoi`` and ``confirmatory_patients`` patients have
+    ``subset_cells`` cells or more: in fewer cells a rare subset need not be there.
+    """
+    fit, tail = found.fit, found.tail_fit
+    limits = {"low": fit.ci_low, "high": fit.ci_high}
+    held = supports(
+        estimate=fit.estimate, **limits, p_adjusted=p_adjusted, sign=1, sesoi=claim.sesoi, alpha=rules.alpha
+    )
+    against = refutes(high90=fit.ci90_high, low90=fit.ci90_low, **limits, sign=1, sesoi=claim.sesoi)
+    wanted = candidate(supports=held and tail.ci_low > 0, refutes=against)
+    checks = data_checks(
+        claim,
+        rules,
+        n=int(found.patients["usable"].sum()),
+        n_called=found.n_called,
+        absent=absent,
+        doubts=doubts,
+        gates=gates,
+        p_attainable=p_attainable,
+    )
+    checks += quality_checks(found.coverage, [claim.primary_signature], found.median_genes, rules, plate=plate)
+    if fit.n >= rules.estimate_patients:
+        checks += _existence_checks(claim, found, rules, wanted)
+    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
+    own = found.patients.loc[found.patients["usable"].astype(bool), "difference"].to_numpy(dtype=float)
+    sd = spread(own)
+    row = claim_row(
+        claim,
+        decision,
+        unit=SQUARED_UNIT,
+        n_patients=int(found.patients["usable"].sum()),
+        estimate=fit.estimate,
+        ci_low=fit.ci_low,
+        ci_high=fit.ci_high,
+        p_value=existence_p(found),
+        p_adjusted=p_adjusted,
+        p_gene_set=found.p_gene_set,
+        sesoi=claim.sesoi,
+        mde80=minimum_detectable_effect(sd, fit.n, alpha=rules.alpha),
+        patients_needed=patients_needed(claim.sesoi, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients),
+    )
+    detail: dict[str, Any] = {
+        "evaluated": True,
+        "method": "coherence of the signature's halves between cells of a patient, beyond random sets; Paule-Mandel "
+        "mean, Hartung-Knapp-Sidik-Jonkman interval, sign-flip over patients; p is the larger of coherence and tail",
+        "meta_analysis": fit.as_dict(),
+        "coherence_p_value": found.test.p_value,
+        "tail": tail.as_dict() | {"p_value": found.tail_test.p_value, "unit": "SD between reference cells"},
+        "gene_set_null": {"p_value": found.p_gene_set, "two_sided": True, "estimates": found.null.tolist()},
+        "adjusted": found.adjusted.as_dict(),
+        "controls": found.controls.to_dict("records"),
+        "covariates": list(found.covariates_used),
+        "covariates_missing": list(found.covariates_missing),
+        "patients_well_measured": found.n_well,
+        "scale": found.scale,
+        "leave_one_out": found.leave_one_out.to_dict("records"),
+        "patients": found.patients.to_dict("records"),
+    }
+    return Judged(claim, decision, row, detail, tuple(checks))
+
+
+def _existence_checks(claim: Claim, found: Existence, rules: Rules, wanted: str) -> list[Rule]:
+    fit, tail, need = found.fit, found.tail_fit, rules.confirmatory_patients
+    interval = Interval(fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high)
+    checks = [
+        precision_check(interval, allowed=claim.sesoi, sign=1, beyond=claim.sesoi),
+        patient_check(wanted, found.leave_one_out, sign=1, sesoi=claim.sesoi),
+        null_check(found.p_gene_set, found.null.size, rules),
+    ]
+    if wanted == "NOT_SUPPORTED":
+        checks.append(
+            Rule(
+                "patients with enough cells to miss a subset in",
+                found.n_well,
+                need,
+                found.n_well >= need,
+                "LOW_CELLS",
+                f"{found.n_well} patients have {claim.subset_cells} tumour cells or more; a refutation needs {need}",
+            )
+        )
+    for row in found.controls.to_dict("records"):
+        sentence = f"{row['signature']}: {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must "
+        checks.append(
+            Rule(
+                f"negative control {row['signature']}",
+                row["estimate"],
+                claim.sesoi,
+                bool(row["ok"]),
+                "CONTAMINATION",
+                sentence + f"include 0 or lie below {claim.sesoi:g}",
+            )
+        )
+    checks.append(
+        Rule(
+            "upper tail",
+            tail.estimate,
+            0,
+            bool(tail.ci_low > 0),
+            "NO_EFFECT_SHOWN",
+            f"upper tail beyond random sets: {tail.estimate:.2f} [{tail.ci_low:.2f}, {tail.ci_high:.2f}], must be "
+            "above 0",
+            "support",
+        )
+    )
+    if claim.covariates:
+        checks.append(covariate_check(found.covariates_missing))
+    if claim.negative_controls:
+        kept = found.adjusted.estimate
+        checks.append(
+            Rule(
+                "coherence without the controls' part",
+                kept,
+                claim.sesoi / 2,
+                bool(kept >= claim.sesoi / 2),
+                "NOT_ROBUST_TO_COVARIATES",
+                f"{kept:.2f} after the haematopoietic scores are taken out; at least {claim.sesoi / 2:g} must stay",
+                "support",
+            )
+        )
+    return checks
+
+
+def judge_duality(
+    claim: Claim,
+    found: Duality,
+    rules: Rules,
+    *,
+    absent: Sequence[str],
+    doubts: Sequence[str],
+    plate: bool,
+    p_adjusted: float,
+    gates: Mapping[str, str],
+    p_attainable: float = NAN,
+) -> Judged:
+    """Apply the plan to P4.
+
+    SUPPORTED: the rank correlation beyond random pairs of sets reaches ``sesoi`` in the predicted direction, its 95 %
+    interval excludes 0, the adjusted p is below alpha and so is that against random pairs. NOT_SUPPORTED: its 90 %
+    interval lies below ``sesoi``, or the 95 % interval beyond 0 on the other side. Every rule holds either way.
+    """
+    sign = claim.sign
+    held = supports(
+        estimate=found.estimate,
+        low=found.ci_low,
+        high=found.ci_high,
+        p_adjusted=p_adjusted,
+        sign=sign,
+        sesoi=claim.sesoi,
+        alpha=rules.alpha,
+    )
+    limits = {"high90": found.ci90_high, "low90": found.ci90_low, "low": found.ci_low, "high": found.ci_high}
+    wanted = candidate(supports=held, refutes=refutes(**limits, sign=sign, sesoi=claim.sesoi))
+    n = int(found.patients["usable"].sum())
+    checks = data_checks(
+        claim,
+        rules,
+        n=n,
+        n_called=found.n_called,
+        absent=absent,
+        doubts=doubts,
+        gates=gates,
+        p_attainable=p_attainable,
+    )
+    names = [claim.primary_signature, claim.dormancy_signature]
+    checks += quality_checks(found.coverage, names, found.median_genes, rules, plate=plate)
+    if found.fit.n >= rules.estimate_patients:
+        interval = Interval(found.estimate, found.ci_low, found.ci_high, found.ci90_low, found.ci90_high)
+        checks.append(precision_check(interval, allowed=claim.sesoi, sign=sign, beyond=claim.sesoi * sign))
+        checks.append(patient_check(wanted, found.leave_one_out, sign=sign, sesoi=claim.sesoi))
+        checks.append(null_check(found.p_gene_set, found.null.size, rules))
+        if claim.covariates:
+            checks.append(covariate_check(found.covariates_missing))
+    decision = decide(wanted, checks, tested=found.fit.n >= rules.estimate_patients)
+    own = found.patients.loc[found.patients["usable"].astype(bool), "difference"].to_numpy(dtype=float)
+    sd = spread(own)
+    row = claim_row(
+        claim,
+        decision,
+        unit=CORRELATION_UNIT,
+        n_patients=n,
+        estimate=found.estimate,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        p_value=found.test.p_value,
+        p_adjusted=p_adjusted,
+        p_gene_set=found.p_gene_set,
+        sesoi=claim.sesoi,
+        mde80=minimum_detectable_effect(sd, found.fit.n, alpha=rules.alpha),
+        patients_needed=patients_needed(claim.sesoi, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients),
+    )
+    detail: dict[str, Any] = {
+        "evaluated": True,
+        "method": "rank correlation of two scores over the cells of a patient, beyond random pairs of sets, on "
+        "Fisher's scale; Paule-Mandel mean, Hartung-Knapp-Sidik-Jonkman interval, sign-flip over patients",
+        "direction": claim.direction,
+        "dormancy_signature": claim.dormancy_signature,
+        "meta_analysis": found.fit.as_dict(),
+        "genes_in_both_taken_out": found.n_shared,
+        "permutation_p_of_cells": found.p_permutation,
+        "gene_set_null": {"p_value": found.p_gene_set, "two_sided": True, "estimates": found.null.tolist()},
+        "covariates": list(found.covariates_used),
+        "covariates_missing": list(found.covariates_missing),
+        "leave_one_out": found.leave_one_out.to_dict("records"),
+        "patients": found.patients.to_dict("records"),
+    }
+    return Judged(claim, decision, row, detail, tuple(checks))
