@@ -116,6 +116,13 @@ rule write_report:
             category="Copy number",
             labels={"figure": "copy-number heatmap"},
         ),
+        claim_figures=report(  # vector figures of every claim; what the folder holds: dtcflow.report.figures
+            directory("<results>/evidence/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/claim_figures.rst",
+            category="Verdict",
+            labels={"figure": "claim {figure}"},
+        ),
     log:
         "<logs>/write_report.log",
     benchmark:
@@ -128,6 +135,6 @@ rule write_report:
         runtime=minutes(20),
     params:
         config=config,
-        code=code_fingerprint("dtcflow.report.build"),
+        code=code_fingerprint("dtcflow.report.build", "dtcflow.report.figures"),
     script:
         "../scripts/write_report.py"

@@ -7,6 +7,7 @@ setup(snakemake.log[0], threads=snakemake.threads)
 from pathlib import Path
 
 from dtcflow.report.build import write_report
+from dtcflow.report.figures import write_claim_figures
 from dtcflow.report.inputs import ReportInputs
 
 named = {
@@ -17,4 +18,8 @@ write_report(
     ReportInputs(config=snakemake.params.config, **named),
     snakemake.output.page,
     figures=Path(snakemake.output.patients).parent,
+)
+write_claim_figures(
+    **{name: snakemake.input[name] for name in ("claims", "patients", "verdict", "sensitivity", "controls")},
+    folder=snakemake.output.claim_figures,
 )

@@ -167,6 +167,20 @@ def new_figure(width: float = FULL_WIDTH, height: float = 3.0) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def settled(figure: Figure) -> Figure:
+    """Fix the layout of a finished figure, so that every format and every run gets the same places.
+
+    The layout engine solves for the places of the axes in an order that differs between runs; the last digits of its
+    result do, too, and a PDF shows them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        left, bottom, width, height = (round(float(part), 4) for part in ax.get_position().bounds)
+        ax.set_position((left, bottom, width, height))
+    return figure
+
+
 def cell_type_colours(types: Iterable[str]) -> dict[str, str]:
     """Return a colour for each type: the fixed one, or for a type of the user's own panel the next spare one."""
     chosen: dict[str, str] = {}
@@ -223,6 +237,15 @@ def png_bytes(figure: Figure, *, dpi: int = 150, colours: int = 256) -> bytes:
     with language():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return _fewer_colours(buffer.getvalue(), colours)
+
+
+def pdf_bytes(figure: Figure) -> bytes:
+    """Render to a PDF with editable text, byte for byte the same for the same figure."""
+    buffer = io.BytesIO()
+    with language(), mpl.rc_context({"pdf.fonttype": 42}):
+        nothing = dict.fromkeys(("CreationDate", "ModDate", "Creator", "Producer"))
+        figure.savefig(buffer, format="pdf", metadata=nothing)
+    return buffer.getvalue()
 
 
 def svg_file(figure: Figure) -> str:

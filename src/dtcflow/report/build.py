@@ -12,7 +12,15 @@ import jinja2
 from markupsafe import Markup
 
 from dtcflow.contracts import DtcflowError, write_bytes
-from dtcflow.report import sections, sections_evidence, sections_genome, sections_qc, sections_verdict
+from dtcflow.report import (
+    sections,
+    sections_controls,
+    sections_evidence,
+    sections_genome,
+    sections_patients,
+    sections_qc,
+    sections_verdict,
+)
 from dtcflow.report.assets import Assets, load
 from dtcflow.report.inputs import FIGURES, ReportInputs
 from dtcflow.report.page import Section, text
@@ -95,6 +103,8 @@ def render(assets: Assets, *, max_points: int = MAX_POINTS, detail: float = 1.0)
     full = max(int(detail * sections_genome.FULL_PATIENTS), 1)
     makers: list[Callable[[], Section]] = [
         lambda: sections_evidence.claims_section(assets, pictures),
+        lambda: sections_controls.controls_section(assets, pictures),
+        lambda: sections_patients.patients_section(assets),
         lambda: sections.cohort_section(assets),
         lambda: sections_qc.qc_section(assets, pictures),
         lambda: sections.embedding_section(assets, pictures, max_points=max_points),

@@ -35,6 +35,8 @@ class Cell:
     """Shown as a tooltip; for a verdict the class of its badge."""
     sub: str = ""
     """A second line in small print."""
+    link: str = ""
+    """Id of the part of the page that the text leads to."""
 
 
 @dataclass(frozen=True)
@@ -87,22 +89,46 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading within a section."""
+    """A heading within a section; ``id`` lets other parts of the page lead to it."""
 
     text: str
+    id: str = ""
     kind: str = "heading"
 
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks behind a summary line."""
+    """Blocks behind a summary line; ``id`` lets other parts of the page lead to them."""
 
     summary: str
     blocks: Sequence[Any]
+    id: str = ""
+    note: str = ""
+    """More of the summary line, in small print."""
     kind: str = "details"
 
 
-Block = Table | Figure | Paragraph | Bullets | Heading | Details
+@dataclass(frozen=True)
+class Badge:
+    """A verdict as a mark, a word and a class: never by colour alone."""
+
+    verdict: str
+    mark: str
+    label: str
+    css: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """A claim's verdict with its role, in one line."""
+
+    badge: Badge
+    role: str
+    text: str
+    kind: str = "status"
+
+
+Block = Table | Figure | Paragraph | Bullets | Heading | Details | Status
 
 
 @dataclass(frozen=True)
@@ -197,6 +223,28 @@ def estimate(value: Any, low: Any, high: Any, digits: int = 2) -> str:
     if is_missing(low) and is_missing(high):
         return number(value, digits)
     return f"{number(value, digits)} ({interval(low, high, digits)})"
+
+
+def effect(value: Any, low: Any, high: Any) -> str:
+    """An estimate with its interval: two decimals, or three significant digits where two decimals would be zeros."""
+    known = [abs(float(one)) for one in (value, low, high) if isinstance(one, int | float) and not is_missing(one)]
+    if not known or 0.1 <= max(known) < 1000:
+        return estimate(value, low, high)
+    if is_missing(value):
+        return NONE
+    return short(value) if is_missing(low) and is_missing(high) else f"{short(value)} ({short(low)} to {short(high)})"
+
+
+def anchor(kind: str, name: Any, number: int) -> str:
+    """Id of a part of the page: from the name where that is safe, else from its number."""
+    safe = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)
+    return f"{kind}-{name}" if safe else f"{kind}_{number}"
+
+
+def natural(name: Any) -> list[tuple[int, int, str]]:
+    """Sort key that puts P2 before P10."""
+    parts = re.split(r"(\d+)", str(name))
+    return [(0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part) for part in parts]
 
 
 def text(value: Any, limit: int = 400) -> str:

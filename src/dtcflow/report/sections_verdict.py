@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +12,13 @@ from dtcflow.contracts import VERDICTS
 from dtcflow.qc.loss_audit import NOT_ASSESSABLE, STRONG, WEAK
 from dtcflow.report import text
 from dtcflow.report.assets import Assets
-from dtcflow.report.page import NONE, count, estimate, is_missing, listed, plural
+from dtcflow.report.claim_views import evaluated
+from dtcflow.report.page import NONE, Badge, anchor, count, effect, is_missing, listed, plural
 from dtcflow.report.page import text as shown
 
 MAIN_CLAIM: Final = "P2"
+VOTING: Final = ("gate", "necessary")
+"""Roles that decide the hypothesis; all others stand beside it."""
 LOSSES: Final = (
     ("cell_calling", "removed", "droplets with strong tumour evidence taken for empty"),
     ("qc", "removed", "cells with strong tumour evidence removed by quality control"),
@@ -28,16 +31,6 @@ ALWAYS_SHOWN: Final = (("qc", "removed"), ("call", "indeterminate"))
 
 
 @dataclass(frozen=True)
-class Badge:
-    """A verdict as a mark, a word and a class: never by colour alone."""
-
-    verdict: str
-    mark: str
-    label: str
-    css: str
-
-
-@dataclass(frozen=True)
 class Tile:
     """A number of the first screen."""
 
@@ -47,13 +40,24 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A reason code and what it means."""
+
+    code: str
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Step:
-    """A gate or necessary claim on the first screen."""
+    """A claim on the first screen; ``link`` is the id of its panel, empty when it has none."""
 
     claim_id: str
     title: str
     badge: Badge
     why: str
+    role: str = ""
+    codes: Sequence[Code] = ()
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Verdict:
     changes: Sequence[str]
     ceiling: str
     steps: Sequence[Step]
+    beside: Sequence[Step]
     tiles: Sequence[Tile]
 
 
@@ -87,7 +92,7 @@ def verdict(assets: Assets) -> Verdict:
     found = assets.verdict
     name = str(found.get("verdict", "INCONCLUSIVE"))
     claims = assets.claims
-    voting = claims[claims["role"].isin(["gate", "necessary"])]
+    voting = claims[claims["role"].isin(VOTING)]
     undecided = voting if name == "INCONCLUSIVE" else voting[voting["verdict"] == name]
     codes: dict[str, list[str]] = {code: [] for code in text.split_codes(found.get("codes"))}
     for row in undecided.itertuples(index=False):
@@ -108,11 +113,9 @@ def verdict(assets: Assets) -> Verdict:
         reasons=_sentences(found.get("why")) or _reasons_of(name, voting),
         codes=[text.code_sentence(code, where) for code, where in codes.items()],
         changes=changes or [text.OVERTURNED_BY[name if name in VERDICTS else "INCONCLUSIVE"]],
-        ceiling=_words(found.get("ceiling")) or text.CEILING,
-        steps=[
-            Step(shown(row.claim_id, 12), shown(row.title, 140), badge(row.verdict), _in_short(row))
-            for row in voting.itertuples(index=False)
-        ],
+        ceiling=_ceiling(found.get("ceiling")),
+        steps=_steps(assets, voting),
+        beside=_steps(assets, claims[~claims["role"].isin(VOTING)]),
         tiles=_tiles(assets),
     )
 
@@ -126,14 +129,43 @@ def _sentences(value: Any) -> list[str]:
     return [found for found in map(_words, items) if found]
 
 
-def _in_short(row: Any) -> str:
-    """Return what a claim came to, in one line: its codes, or its estimate."""
-    codes = "; ".join(text.split_codes(row.codes))
-    if is_missing(row.estimate):
-        return codes or text.ROLE_WORDS.get(str(row.role), str(row.role))
-    return f"{estimate(row.estimate, row.ci_low, row.ci_high)}, n = {count(row.n_patients)}" + (
-        f"; {codes}" if codes else ""
-    )
+def _ceiling(words: Any) -> str:
+    """Return the limit of every such result: the words of the run, and never without the sentence itself."""
+    given = _words(words)
+    return given if text.LIMIT in given else f"{text.CEILING} {given}".strip()
+
+
+def _steps(assets: Assets, rows: pd.DataFrame) -> list[Step]:
+    """One tile per claim: verdict, estimate in one line, and each reason code in words."""
+    anchors = claim_anchors(assets.claims)
+    return [
+        Step(
+            claim_id=shown(row["claim_id"], 16),
+            title=shown(row["title"], 140),
+            badge=badge(row["verdict"]),
+            why=_in_short(row),
+            role=text.ROLE_WORDS.get(str(row["role"]), shown(row["role"], 30)),
+            codes=[Code(shown(code, 40), text.code_meaning(code)) for code in text.split_codes(row["codes"])],
+            link=anchors[index] if evaluated(row, assets.verdict, assets.patients) else "",
+        )
+        for index, row in zip(rows.index, rows.to_dict("records"), strict=True)
+    ]
+
+
+def claim_anchors(claims: pd.DataFrame) -> dict[Any, str]:
+    """Id of each claim's panel in the page, by the row's index."""
+    return {
+        index: anchor("claim", claim_id, number)
+        for number, (index, claim_id) in enumerate(claims["claim_id"].items(), start=1)
+    }
+
+
+def _in_short(row: Mapping[Any, Any]) -> str:
+    """Return what a claim came to, in one line; empty when nothing was estimated."""
+    if is_missing(row["estimate"]):
+        return ""
+    unit = "" if is_missing(row.get("unit")) else f" {shown(row['unit'], 80)}"
+    return f"{effect(row['estimate'], row['ci_low'], row['ci_high'])}{unit}, n = {count(row['n_patients'])}"
 
 
 def _reasons_of(name: str, voting: pd.DataFrame) -> list[str]:

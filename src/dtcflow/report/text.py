@@ -9,10 +9,8 @@ from dtcflow.contracts import CODES
 from dtcflow.report.page import listed, plural, short
 
 HYPOTHESIS: Final = "Some disseminated tumour cells (DTCs) are self-renewing progenitors."
-CEILING: Final = (
-    "Limit of every such result: expression can be consistent with a progenitor state; it cannot show self-renewal. "
-    "That takes a functional assay."
-)
+LIMIT: Final = "Expression can be consistent with a progenitor state; it cannot show self-renewal"
+CEILING: Final = f"{LIMIT}. That takes a functional assay."
 
 VERDICT_WORDS: Final = {"SUPPORTED": "Supported", "NOT_SUPPORTED": "Not supported", "INCONCLUSIVE": "Inconclusive"}
 VERDICT_MARKS: Final = {"SUPPORTED": "✓", "NOT_SUPPORTED": "✕", "INCONCLUSIVE": "?"}
@@ -61,6 +59,27 @@ ROLE_WORDS: Final = {
     "context": "context (never votes)",
 }
 
+WORDS: Final[dict[str, str]] = {
+    "DTC, PT": "disseminated tumour cell: a malignant cell found in the marrow; malignant cell of the primary tumour",
+    "Supported, not supported, inconclusive": "the three verdicts. Not supported means that an effect large enough to "
+    "matter was ruled out; inconclusive means that the data decide neither way, with a reason code",
+    "Gate, necessary, context": "a gate must be passed before anything else counts; every necessary claim must be "
+    "supported for the hypothesis to be; context claims are shown and never vote",
+    "Score": "how far a cell's signature lies above random gene sets of the same expression (a z value), brought to "
+    "the same sequencing depth in both groups",
+    "SD between reference cells": "unit of most effects: one is the typical distance between two primary tumour cells "
+    "of one patient on that score",
+    "95 % CI, 90 % CI": "confidence intervals over patients, not cells. The 95 % interval decides on support, the 90 % "
+    "interval on its opposite",
+    "A new patient": "prediction interval: where the effect of one more patient is expected",
+    "Smallest effect of interest (SESOI)": "fixed beforehand; anything smaller would not matter even if it were real",
+    "p": "share of sign patterns over patients that show as much (sign-flip test); adjusted for the number of "
+    "confirmatory claims by Holm's method",
+    "Random gene sets": "sets of the same size, expression and detection: what any genes would show in these cells",
+    "MDE 80 %": "minimum detectable effect: the smallest one that so many patients show in four of five studies",
+}
+"""The report's own words, explained; order as shown."""
+
 NOTICE_RASTER: Final = "Points are drawn as an image; axes and text are vectors."
 
 CITATIONS: Final[dict[str, str]] = {
@@ -86,9 +105,14 @@ def split_codes(value: Any) -> list[str]:
     return list(dict.fromkeys(code for code in codes if code and code != "nan"))
 
 
+def code_meaning(code: str) -> str:
+    """Return what a reason code means."""
+    return CODES.get(code, "a reason this version has no words for")
+
+
 def code_sentence(code: str, claims: Sequence[str] = ()) -> str:
     """Return a reason code with its meaning and the claims it belongs to."""
-    meaning = CODES.get(code, "a reason this version has no words for")
+    meaning = code_meaning(code)
     where = f" ({listed(claims)})" if claims else ""
     return f"{code}{where}: {meaning}."
 
