@@ -453,6 +453,7 @@ def contrast_detail(found: Paired) -> dict[str, Any]:
             "share_below_sesoi": robustness.below_sesoi,
             "median_estimate": robustness.median,
             "leave_one_out": robustness.leave_one_out.to_dict("records"),
+            "leave_one_study_out": robustness.leave_one_study_out.to_dict("records"),
         },
         "design": {"aliased_with": list(found.aliasing.factors), "patients_unmixed": found.aliasing.n_unmixed},
         "self_check": {"type1": found.self_check_type1, "standard_error": found.self_check_se},

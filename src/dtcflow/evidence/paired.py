@@ -19,7 +19,15 @@ from dtcflow.evidence.layout import at_timepoint, cells_of
 from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
 from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
-from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS, Robustness, assess, combine, specifications
+from dtcflow.evidence.robustness import (
+    SPECIFICATION_COLUMNS,
+    Robustness,
+    assess,
+    combine,
+    shown_signatures,
+    specifications,
+    studies_of,
+)
 from dtcflow.evidence.scoring import Scored, score_contrast
 from dtcflow.scores.signatures import GeneSet, Synonyms
 
@@ -231,6 +239,7 @@ def score_claim(
         minimum_coverage=rules.coverage,
         synonyms=cohort.synonyms,
         seed=seed,
+        alternatives=shown_signatures(claim) if settings.get("alternative_scores", True) else (),
     )
     return scored, removed
 
@@ -264,7 +273,9 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     values = differences(
         average([group_values(z, layout, trim=rules.trim) for z in scored.matched]), minimum=rules.value_cells
     )
-    table = specifications(claim, rules, layout, scored.names, scored.matched, scored.full, scored.scorable())
+    table = specifications(
+        claim, rules, layout, scored.names, scored.matched, scored.full, scored.scorable(), scored.alternatives
+    )
     found = replace(
         start,
         patients=_signature_rows(claim, layout, scored, values),
@@ -287,7 +298,8 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     blood = _blood_controls(cohort, claim, rules, settings=settings, seed=seed)
     # an estimate from one or two patients would be shown as if it meant something
     if len(layout.patients) >= rules.estimate_patients:
-        found = _with_estimate(found, scored, values, column, rules, seed)
+        studies = studies_of(cells, layout.patients)
+        found = _with_estimate(found, scored, values, column, rules, seed, studies)
     repeats = int(settings["self_check_repeats"])
     return _with_controls(found, scored, values, column, rules, blood, repeats=repeats, seed=seed)
 
@@ -298,7 +310,8 @@ def _blood_controls(
     """Controls made of the marrow's blood cells, for claims about tumour cells of the marrow."""
     if claim.a != "DTC" or claim.b == control.BLOOD or not cells_of(cohort.cells, control.BLOOD).any():
         return []
-    few = {**settings, "depth_repeats": min(BLOOD_REPEATS, int(settings["depth_repeats"]))}
+    repeats = min(BLOOD_REPEATS, int(settings["depth_repeats"]))
+    few = {**settings, "depth_repeats": repeats, "alternative_scores": False}
     bare = replace(
         claim,
         confirmatory_signature="",
@@ -395,7 +408,15 @@ def _with_adjustment(found: Paired, own: pd.DataFrame, scored: Scored, scale: fl
     )
 
 
-def _with_estimate(found: Paired, scored: Scored, values: Differences, column: int, rules: Rules, seed: int) -> Paired:
+def _with_estimate(
+    found: Paired,
+    scored: Scored,
+    values: Differences,
+    column: int,
+    rules: Rules,
+    seed: int,
+    studies: Sequence[str],
+) -> Paired:
     """Add estimate, tests, robustness and power."""
     claim = found.claim
     fit, test = combine(values, column), sign_flip(values.difference[values.usable, column], seed=seed)
@@ -411,7 +432,7 @@ def _with_estimate(found: Paired, scored: Scored, values: Differences, column: i
         test=test,
         confirmatory=confirmatory,
         confirmatory_test=confirmatory_test,
-        robustness=assess(claim, fit.estimate, found.sensitivity, values, column, found.layout.patients),
+        robustness=assess(claim, fit.estimate, found.sensitivity, values, column, found.layout.patients, studies),
         mde80=minimum_detectable_effect(sd, fit.n, alpha=rules.alpha),
         patients_needed=patients_needed(claim.sesoi, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients),
     )

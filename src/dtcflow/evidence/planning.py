@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from dtcflow.contracts import InputError, Problem
+from dtcflow.evidence.alternatives import BOTH, CALIBRATED, CELL_AGGREGATIONS
 from dtcflow.evidence.claims import judge_identity, judge_paired
 from dtcflow.evidence.contrasts import Aggregation, Differences, Floats, GroupValues, Layout, differences, trimmed_mean
 from dtcflow.evidence.decide import Decision, refutes, supports
@@ -27,7 +28,7 @@ from dtcflow.evidence.inference import random_effects, set_null_p, sign_flip
 from dtcflow.evidence.paired import Paired
 from dtcflow.evidence.plan import Claim, Plan, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed
-from dtcflow.evidence.robustness import AGGREGATIONS, SPECIFICATION_COLUMNS, Robustness, assess, combine
+from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS, Robustness, assess, combine
 
 Counts = NDArray[np.int64]
 
@@ -175,14 +176,14 @@ def _robustness(
 ) -> Robustness:
     """Specifications that a score without genes still has: signature x aggregation x call; and leave-one-out."""
     rows = []
-    for how in AGGREGATIONS:
+    for how in CELL_AGGREGATIONS:
         for call in ("loose", "strict"):
             found = _values(cells, rules, aggregation=how, strict=call == "strict")
             for column, signature in enumerate(("first", "second")):
                 known = int(found.usable.sum()) >= rules.estimate_patients
                 fit = combine(found, column) if known else random_effects([], [])
                 line = (claim.id, signature, "none", "matched", how, call, True, fit.n, fit.estimate)
-                rows.append((*line, fit.ci_low, fit.ci_high))
+                rows.append((*line, fit.ci_low, fit.ci_high, CALIBRATED, BOTH, ""))
     table = pd.DataFrame(rows, columns=list(SPECIFICATION_COLUMNS))
     return assess(claim, estimate, table, values, 0, layout.patients)
 
@@ -208,7 +209,7 @@ def _gate(claim: Claim, rules: Rules, design: Design, n_dtcs: Counts, rng: np.ra
         n_called=int((called >= claim.called_cells).sum()),
         n_malignant=int(called.sum()),
     )
-    return judge_identity(claim, rules, found, sampled=True).decision
+    return judge_identity(claim, rules, found).decision
 
 
 @dataclass(frozen=True)

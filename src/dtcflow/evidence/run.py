@@ -39,7 +39,12 @@ NEEDED_CELL_COLUMNS: Final = (
     "epithelial_z",
     "n_epithelial_markers",
 )
-DEFAULTS: Final = {"depth_repeats": 20, "max_cells_per_group": 150, "self_check_repeats": 200}
+DEFAULTS: Final = {
+    "depth_repeats": 20,
+    "max_cells_per_group": 150,
+    "self_check_repeats": 200,
+    "alternative_scores": True,
+}
 SHARED_CELLS: Final = ("same_cells", "same_library")
 """Findings of the identity check that make two samples one."""
 SAMPLE_FACTS: Final = (*FACTORS, "timepoint")

@@ -22,14 +22,15 @@ from scipy import stats
 
 from dtcflow.evidence import controls as control
 from dtcflow.evidence.adjust import adjusted_values
-from dtcflow.evidence.contrasts import Aggregation, Floats, GroupValues, Layout, average, group_values
+from dtcflow.evidence.alternatives import BOTH, CALIBRATED, CELL_AGGREGATIONS
+from dtcflow.evidence.contrasts import Floats, GroupValues, Layout, average, group_values
 from dtcflow.evidence.design import find_unpaired_aliasing
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, set_null_p
 from dtcflow.evidence.layout import stream
 from dtcflow.evidence.paired import NAN, NO_TEST, Cohort, Paired, begin, patient_rows, samples_of, score_claim
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed
-from dtcflow.evidence.robustness import AGGREGATIONS, SPECIFICATION_COLUMNS, Robustness
+from dtcflow.evidence.robustness import SPECIFICATION_COLUMNS, Robustness
 from dtcflow.evidence.scoring import Scored
 
 MAX_ENUMERATED: Final = 10_000
@@ -216,8 +217,7 @@ def _specifications(claim: Claim, rules: Rules, layout: Layout, scored: Scored) 
     shown = [(name, "none", name, False) for name in claim.reported_signatures]
     strict = layout.table["strict"].to_numpy(dtype=bool)
     rows = []
-    aggregation: Aggregation
-    for aggregation in AGGREGATIONS:
+    for aggregation in CELL_AGGREGATIONS:
         for call, cells in (("loose", None), ("strict", strict)):
             for depth, arrays in (("matched", scored.matched), ("full", (scored.full,))):
                 parts = [group_values(z, layout, aggregation=aggregation, trim=rules.trim, cells=cells) for z in arrays]
@@ -228,10 +228,9 @@ def _specifications(claim: Claim, rules: Rules, layout: Layout, scored: Scored) 
                     if column is not None and _enough(means.people(column), rules):
                         fit = welch(means.people(column))
                     facts = (claim.id, signature, purge, depth, aggregation, call, votes)
-                    rows.append((*facts, fit.n, fit.estimate, fit.ci_low, fit.ci_high))
-    names = ("claim_id", "signature", "purge", "depth", "aggregation", "call", "votes")
-    frame = pd.DataFrame(rows, columns=[*names, "n_patients", "estimate", "ci_low", "ci_high"])
-    frame = frame.reindex(columns=list(SPECIFICATION_COLUMNS))
+                    reason = "" if fit.n else "not scorable, or too few people"
+                    rows.append((*facts, fit.n, fit.estimate, fit.ci_low, fit.ci_high, CALIBRATED, BOTH, reason))
+    frame = pd.DataFrame(rows, columns=list(SPECIFICATION_COLUMNS))
     return frame.sort_values(["votes", "signature", "purge"], ascending=[False, True, True], kind="stable")
 
 
