@@ -25,7 +25,8 @@ def draw_tests(ax: Axes, tests: pd.DataFrame) -> None:
     ax.set_yticks(range(len(labels)), labels)
     ax.set(xlabel="share of null cohorts rejected at .05", xlim=(0, None))
     ax.set_title("Type-I error")
-    ax.legend(loc="upper right")
+    if nulls:
+        ax.legend(loc="upper right")
 
 
 def draw_verdicts(ax: Axes, claims: pd.DataFrame, claim: str = "P2") -> None:

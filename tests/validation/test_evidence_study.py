@@ -19,6 +19,7 @@ from evidence.summary import (
     TYPE1_BAND,
     acceptance,
     claims_summary,
+    limit_line,
     markdown,
     rejection_rates,
     rejects,
@@ -184,3 +185,12 @@ def test_a_control_of_known_level_takes_the_luck_out_of_a_rate():
     assert freed.std() < 0.75 * plain.std()
     assert stated.mean() == pytest.approx(freed.std(), rel=0.15)
     assert with_control_variate([True, False], [False, False], 0.05)[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "n", "met"),
+    [(0.05, 0.01, 9, "yes"), (0.03, 0.01, 9, "open"), (0.07, 0.003, 9, "no"), (0.0, 0.0, 0, "not measured")],
+)
+def test_a_figure_beyond_its_limit_is_open_only_within_its_error(value, error, n, met):
+    assert limit_line("f", "", value, error, n, 0.0375, 0.0635)["met"] == met
+    assert limit_line("f", "", value, error, n)["met"] == ("" if n else "not measured")
