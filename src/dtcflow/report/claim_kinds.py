@@ -156,7 +156,7 @@ KINDS: Final[dict[str, Kind]] = {
         ),
     ),
     "duality": Kind(
-        measure="correlation of the stemness with the dormancy score",
+        measure="stemness with dormancy",
         what="Each dot is one patient: the rank correlation, over the disseminated cells of that patient, of stemness "
         "with dormancy, less what random pairs of gene sets show.",
         how="at zero the two have nothing to do with each other; support needs the diamond's whole width {side} of "
@@ -167,7 +167,7 @@ KINDS: Final[dict[str, Kind]] = {
         marks=(Mark(0.0, "unrelated"),),
     ),
     "dissimilarity": Kind(
-        measure="likeness R of the genomes of a patient's DTCs",
+        measure="genomes of a patient's DTCs",
         what="How alike are the genomes of two disseminated cells of one patient? 0: no more than those of cells of "
         "different patients (strangers). 1: as alike as primary tumour cells of one clone.",
         how="support for dissimilarity needs the diamond's whole width left of the shaded part.",
@@ -177,7 +177,7 @@ KINDS: Final[dict[str, Kind]] = {
         marks=(Mark(0.0, "strangers"), Mark(1.0, "same clone")),
     ),
     "rarity": Kind(
-        measure="disseminated tumour cells in a million nucleated marrow cells (logarithmic axis)",
+        measure="disseminated tumour cells in a million",
         what="Each dot is one patient; a patient without any tumour cell counts and is drawn as an arrow at the left "
         "edge.",
         how="support for rarity needs the diamond's whole width left of the shaded part.",

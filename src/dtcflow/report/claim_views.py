@@ -206,7 +206,7 @@ def axis_label(row: Mapping[Any, Any], kind: Kind) -> str:
     """What the axis shows, with the claim's unit and, for a difference, of what."""
     unit = "no unit recorded" if is_missing(row.get("unit")) else str(row["unit"])
     if kind.measure != "difference":
-        return kind.measure if kind.log else f"{kind.measure} ({unit})"
+        return f"{kind.measure} (10⁶ × {unit}; logarithmic axis)" if kind.log else f"{kind.measure}: {unit}"
     sides = [part.strip() for part in str(row.get("contrast")).replace(" vs ", " - ").split(" - ")]
     return f"{sides[0]} minus {sides[1]}, {unit}" if len(sides) == 2 else f"difference, {unit}"
 
