@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from PIL import Image
@@ -173,6 +174,8 @@ def settled(figure: Figure) -> Figure:
     The layout engine solves for the places of the axes in an order that differs between runs; the last digits of its
     result do, too, and a PDF shows them.
     """
+    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
+        engine.set(w_pad=0.1, h_pad=0.06)  # text is a little wider in a browser than where it was measured
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for ax in figure.axes:

@@ -64,7 +64,9 @@ class Kind:
     measure
         What is on the axis; the unit of the claim is added.
     what
-        What was measured and how to read it, for a reader who has not read the methods.
+        What was measured, for a reader who has not read the methods.
+    how
+        How to read the figure; ``{side}`` is where support lies.
     title
         Heading of the patients' panel.
     cells
@@ -92,6 +94,7 @@ class Kind:
 
     measure: str
     what: str
+    how: str
     title: str = "Patients"
     cells: str = "cells in first / second group"
     value: str = "difference"
@@ -111,13 +114,15 @@ KINDS: Final[dict[str, Kind]] = {
     "paired_contrast": Kind(
         measure="difference",
         what="Each dot is one patient: the mean signature score of the cells of the first group minus that of "
-        "the second. Support needs the diamond's whole width on the {side} of zero and its centre beyond the shaded "
-        "band.",
+        "the second.",
+        how="support needs the diamond's whole width {side} of zero and its centre {side} of the band.",
     ),
     "composite_contrast": Kind(
         measure="difference",
-        what="Two things must both hold. The score must lie on the {side} of zero and beyond the shaded band, and the "
-        "share of cycling cells must lie on the other side of its own band.",
+        what="Two things must both hold: the score differs in the predicted direction, and the share of cycling cells "
+        "moves the other way.",
+        how="support needs the score's diamond whole {side} of zero with its centre {side} of the band, and the "
+        "cycling cells' diamond on the other side of its own zero and band.",
         title="Score",
         second=Second(
             "Share of cycling cells",
@@ -129,14 +134,16 @@ KINDS: Final[dict[str, Kind]] = {
     "specificity": Kind(
         measure="difference",
         what="Could the difference be something else than stemness? Every part beside the patients must hold on its "
-        "own: its line right of zero, its diamond at or beyond its red tick. The patients shown are those of the "
-        "weakest part, because that one decides.",
+        "own. The patients shown are those of the weakest part, because that one decides.",
+        how="support needs every part's line {side} of zero and its diamond at or beyond its red tick.",
     ),
     "existence": Kind(
         measure="coherence of the signature's two halves beyond random sets",
         what="Are the cells of a patient unlike each other in this programme? Cells that score high on one half of "
         "the signature's genes should score high on the other half (left); the third of the cells that is highest on "
-        "one half should lie above the rest on the other (right). Both are zero when cells differ by chance only.",
+        "one half should lie above the rest on the other (right).",
+        how="both are zero when cells differ by chance only; support needs both diamonds whole right of zero and the "
+        "coherence's centre right of its band.",
         title="Coherence",
         cells="DTCs / reference cells",
         marks=(Mark(0.0, "chance"),),
@@ -149,28 +156,31 @@ KINDS: Final[dict[str, Kind]] = {
         ),
     ),
     "duality": Kind(
-        measure="correlation of the stemness with the dormancy score",
+        measure="stemness with dormancy",
         what="Each dot is one patient: the rank correlation, over the disseminated cells of that patient, of stemness "
-        "with dormancy, less what random pairs of gene sets show. Zero: the two have nothing to do with each other.",
+        "with dormancy, less what random pairs of gene sets show.",
+        how="at zero the two have nothing to do with each other; support needs the diamond's whole width {side} of "
+        "zero and its centre {side} of the band.",
         cells="DTCs / reference cells",
         scale=math.tanh,
         meta=math.tanh,
         marks=(Mark(0.0, "unrelated"),),
     ),
     "dissimilarity": Kind(
-        measure="likeness R of the genomes of a patient's DTCs",
+        measure="genomes of a patient's DTCs",
         what="How alike are the genomes of two disseminated cells of one patient? 0: no more than those of cells of "
-        "different patients (strangers). 1: as alike as primary tumour cells of one clone. Support for "
-        "dissimilarity needs the diamond's whole width left of the shaded half.",
+        "different patients (strangers). 1: as alike as primary tumour cells of one clone.",
+        how="support for dissimilarity needs the diamond's whole width left of the shaded part.",
         cells="DTCs / primary tumour cells",
         value="value_a",
         band="above",
         marks=(Mark(0.0, "strangers"), Mark(1.0, "same clone")),
     ),
     "rarity": Kind(
-        measure="disseminated tumour cells in a million nucleated marrow cells (logarithmic axis)",
+        measure="disseminated tumour cells in a million",
         what="Each dot is one patient; a patient without any tumour cell counts and is drawn as an arrow at the left "
-        "edge. Support for rarity needs the diamond's whole width left of the shaded part.",
+        "edge.",
+        how="support for rarity needs the diamond's whole width left of the shaded part.",
         cells="tumour cells / nucleated cells",
         value="rate_per_million",
         limits=("rate_low", "rate_high"),
@@ -184,7 +194,8 @@ KINDS: Final[dict[str, Kind]] = {
     "identity_share": Kind(
         measure="share of the cells that look like tumour cells and carry tumour copy-number changes",
         what="Each dot is one patient (half a cell is added to either side, so that shares of 0 and 1 have an "
-        "interval). The gate is passed when the diamond's whole width lies right of the shaded part: one half is what "
+        "interval).",
+        how="the gate is passed when the diamond's whole width lies right of the shaded part; about one half is what "
         "the look of marrow cells alone reaches.",
         cells="called / putative tumour cells",
         scale=_share,
@@ -196,8 +207,8 @@ KINDS: Final[dict[str, Kind]] = {
 }
 UNKNOWN: Final = Kind(
     measure="value",
-    what="Each dot is one patient. This version of the report has no special words for this kind of claim: read the "
-    "axis with its unit, and the table below.",
+    what="Each dot is one patient. This version of the report has no special words for this kind of claim.",
+    how="read the axis with its unit, and the table below.",
     beside=False,
 )
 

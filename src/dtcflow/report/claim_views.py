@@ -79,12 +79,10 @@ class ClaimView:
         return "left" if self.detail.get("direction") == "less" else "right"
 
 
-def evaluated(row: Mapping[Any, Any], verdict: Mapping[Any, Any], patients: pd.DataFrame) -> bool:
-    """Whether a claim was computed: it has patients, or its details say so."""
-    if "NOT_EVALUATED" in str(row.get("codes")):
-        return False
-    claim_id = str(row["claim_id"])
-    return detail_of(verdict, claim_id).get("evaluated") is True or bool((patients["claim_id"] == claim_id).any())
+def evaluated(row: Mapping[Any, Any], verdict: Mapping[Any, Any]) -> bool:
+    """Whether a claim was computed; a claim without any usable patient was, and says so."""
+    open_ = "NOT_EVALUATED" in str(row.get("codes"))
+    return not open_ and detail_of(verdict, str(row["claim_id"])).get("evaluated") is not False
 
 
 def detail_of(verdict: Mapping[Any, Any], claim_id: str) -> Mapping[Any, Any]:
@@ -97,7 +95,7 @@ def detail_of(verdict: Mapping[Any, Any], claim_id: str) -> Mapping[Any, Any]:
 def claim_views(
     claims: pd.DataFrame, patients: pd.DataFrame, verdict: Mapping[Any, Any], controls: pd.DataFrame | None = None
 ) -> list[ClaimView]:
-    """Return what is shown of every claim with at least one line of its own in ``patients.tsv`` or details.
+    """Return what is shown of every claim that was evaluated.
 
     Parameters
     ----------
@@ -107,7 +105,7 @@ def claim_views(
         Content of ``verdict.json``.
     """
     rows = claims.drop_duplicates("claim_id").to_dict("records")
-    return [claim_view(row, patients, verdict, controls) for row in rows if evaluated(row, verdict, patients)]
+    return [claim_view(row, patients, verdict, controls) for row in rows if evaluated(row, verdict)]
 
 
 def claim_view(
@@ -208,7 +206,7 @@ def axis_label(row: Mapping[Any, Any], kind: Kind) -> str:
     """What the axis shows, with the claim's unit and, for a difference, of what."""
     unit = "no unit recorded" if is_missing(row.get("unit")) else str(row["unit"])
     if kind.measure != "difference":
-        return kind.measure if kind.log else f"{kind.measure} ({unit})"
+        return f"{kind.measure} (10⁶ × {unit}; logarithmic axis)" if kind.log else f"{kind.measure}: {unit}"
     sides = [part.strip() for part in str(row.get("contrast")).replace(" vs ", " - ").split(" - ")]
     return f"{sides[0]} minus {sides[1]}, {unit}" if len(sides) == 2 else f"difference, {unit}"
 

@@ -226,12 +226,15 @@ def estimate(value: Any, low: Any, high: Any, digits: int = 2) -> str:
 
 
 def effect(value: Any, low: Any, high: Any) -> str:
-    """An estimate with its interval: two decimals, or three significant digits where two decimals would be zeros."""
+    """An estimate with its interval: two decimals, or three significant digits where these would be zeros."""
     known = [abs(float(one)) for one in (value, low, high) if isinstance(one, int | float) and not is_missing(one)]
     if not known or 0.1 <= max(known) < 1000:
         return estimate(value, low, high)
     if is_missing(value):
         return NONE
+    if max(known) < 1e-3 and max(known) > 0:
+        million = [1e6 * float(one) if isinstance(one, int | float) else one for one in (value, low, high)]
+        return f"{effect(*million)} × 10⁻⁶"
     return short(value) if is_missing(low) and is_missing(high) else f"{short(value)} ({short(low)} to {short(high)})"
 
 

@@ -59,11 +59,10 @@ def claim_blocks(assets: Assets, pictures: Pictures) -> list[Block]:
     anchors = {assets.claims.loc[index, "claim_id"]: name for index, name in claim_anchors(assets.claims).items()}
     views = claim_views(assets.claims, assets.patients, assets.verdict, assets.controls)
     blocks: list[Block] = []
-    main: Figure | None = None
     for view in views:
         figure = draw(view)
         if view.claim_id == MAIN_CLAIM:
-            main = figure
+            pictures.keep("patients.svg", figure)
         blocks += _panel(view, figure, assets, pictures, anchors.get(view.row["claim_id"], ""))
     if not any(view.claim_id == MAIN_CLAIM for view in views):
         sentence = f"The analysis plan of this run has no claim {MAIN_CLAIM}, so there is no patient figure."
@@ -72,13 +71,7 @@ def claim_blocks(assets: Assets, pictures: Pictures) -> list[Block]:
         blocks.append(Paragraph(sentence, "missing"))
         with language():
             pictures.keep("patients.svg", sentence_figure(sentence))
-    elif main is not None:
-        pictures.keep("patients.svg", main)
-    rest = [
-        str(row["claim_id"])
-        for row in assets.claims.to_dict("records")
-        if not evaluated(row, assets.verdict, assets.patients)
-    ]
+    rest = [str(row["claim_id"]) for row in assets.claims.to_dict("records") if not evaluated(row, assets.verdict)]
     if rest:
         verb = "has no panel: it was" if len(rest) == 1 else "have no panel: they were"
         blocks.append(Paragraph(f"{shown(listed(rest), 300)} {verb} not evaluated in this run.", "missing"))
@@ -106,7 +99,7 @@ def _panel(view: ClaimView, figure: Figure, assets: Assets, pictures: Pictures, 
     if codes:
         blocks.append(Bullets([text.code_sentence(shown(code, 60)) for code in codes]))
     blocks += [
-        Paragraph(view.kind.what.format(side=view.side)),
+        Paragraph(view.kind.what),
         pictures.inline(figure, prefix=slug(view.claim_id), alt=alt_text(view), caption=caption(view)),
         *_used(view),
         _values(view, assets.names.get("patients", "patients.tsv")),
@@ -174,13 +167,16 @@ def caption(view: ClaimView) -> str:
             f"Bars: the same estimate for {len(view.null):,} random gene sets; a signature that only looks like any "
             "other set lies among them."
         )
-    elif view.row.get("primary_signature") and not is_missing(view.row.get("primary_signature")):
-        parts.append("The random gene sets' estimates are not part of this claim's results.")
+    elif view.detail.get("of"):
+        parts.append(f"Random gene sets: those of claim {shown(view.detail['of'], 20)}.")
+    elif not is_missing(view.row.get("primary_signature")):
+        parts.append("The random gene sets' estimates are not part of this run.")
     if view.beside:
         parts.append(
             f"{BESIDE}: diamonds are versions or parts of the claim, squares are controls with a known answer, small "
             "dots are patients; a red tick is what a part must reach."
         )
+    parts.append(f"How to read it: {view.kind.how.format(side=view.side)}")
     return " ".join(parts)
 
 

@@ -37,7 +37,8 @@ from dtcflow.report.pictures import Pictures
 CONTROLS_CAPTION: Final = (
     "Controls of the claims, each in the unit of its claim: estimate with 95 % interval. Beside it: whether it is as "
     "expected (filled square) or not (open square), and the share of repeats that the test calls. Shaded: smaller than "
-    "the claim's smallest effect of interest."
+    "the claim's smallest effect of interest. How to read it: a negative control belongs into the shaded band, a "
+    "planted effect outside it."
 )
 
 

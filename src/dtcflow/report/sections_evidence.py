@@ -64,7 +64,7 @@ def _claims_table(assets: Assets) -> Table:
         assets.claims.index, assets.claims.itertuples(index=False), assets.claims.to_dict("records"), strict=True
     ):
         found = badge(row.verdict)
-        shown_below = evaluated(record, assets.verdict, assets.patients)
+        shown_below = evaluated(record, assets.verdict)
         rows.append(
             [
                 Cell(

@@ -146,7 +146,7 @@ def _steps(assets: Assets, rows: pd.DataFrame) -> list[Step]:
             why=_in_short(row),
             role=text.ROLE_WORDS.get(str(row["role"]), shown(row["role"], 30)),
             codes=[Code(shown(code, 40), text.code_meaning(code)) for code in text.split_codes(row["codes"])],
-            link=anchors[index] if evaluated(row, assets.verdict, assets.patients) else "",
+            link=anchors[index] if evaluated(row, assets.verdict) else "",
         )
         for index, row in zip(rows.index, rows.to_dict("records"), strict=True)
     ]

@@ -15,7 +15,7 @@ import pytest
 
 from dtcflow.contracts import DtcflowError
 from dtcflow.plot import copy_number, copy_number_arms, copy_number_cells, style
-from dtcflow.report import build, sections, sections_evidence, sections_qc
+from dtcflow.report import build, sections, sections_claims, sections_controls, sections_qc
 from dtcflow.report.inputs import FIGURES, ReportInputs
 
 SMALL = {"n_patients": 3, "n_cells": 40, "per_arm": 2}
@@ -69,7 +69,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, names in (
         (sections, ("umap_panels",)),
         (sections_qc, ("waterfall",)),
-        (sections_evidence, ("patient_effects", "specification_curve")),
+        (sections_claims, ("claim_figure", "specification_curve")),
+        (sections_controls, ("controls_figure",)),
         (copy_number, ("heatmaps",)),
         (copy_number_arms, ("arm_grid", "lollipops", "karyotype")),
         (copy_number_cells, ("score_histogram", "score_histograms", "evidence")),
@@ -155,7 +156,8 @@ def test_every_figure_says_its_n_and_how_to_read_it(folder: Path, page: Page) ->
 def test_the_verdict_comes_first_and_sections_in_order(page: Page) -> None:
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert sections == [
-        *("verdict", "claims", "cohort", "qc", "embedding", "copy-number", "losses", "scores", "methods"),
+        *("verdict", "claims", "controls", "patients", "cohort", "qc", "embedding", "copy-number", "losses", "scores"),
+        "methods",
     ]
     text = page.text
     assert text.index("Notice.") < text.index("SIMULATED DATA") < text.index("Inconclusive")
@@ -289,7 +291,7 @@ def test_no_dtc_at_all(make: Any, tmp_path: Path) -> None:
     assert "No disseminated tumour cell was found in any marrow sample." in page.text
     assert "0 disseminated tumour cells, in 0 patients" in page.text
     assert "no malignant cell was called" in page.text
-    assert "No patient has enough cells on both sides" in page.text
+    assert "No patient has a value for this claim; no estimate was made." in page.text
     assert "Samples in which malignant cells are found" in page.text
 
 
