@@ -179,11 +179,12 @@ def write_pair(
 
 
 def own_command() -> str:
-    """The command line of this process, with the script's path as seen from the project's root."""
-    root = Path(__file__).resolve().parents[1]
-    script = Path(sys.argv[0]).resolve()
+    """The command line of this process, with paths as seen from the project's root."""
+    root = Path(__file__).parents[1].absolute()
+    script = Path(sys.argv[0]).absolute()
     name = script.relative_to(root) if script.is_relative_to(root) else Path(script.name)
-    return shlex.join(["python", str(name), *sys.argv[1:]])
+    arguments = [a.replace(f"{root}/", "").replace(f"{root.parent}/", "../") for a in sys.argv[1:]]
+    return shlex.join(["python", str(name), *arguments])
 
 
 def main() -> int:
