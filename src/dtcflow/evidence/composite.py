@@ -225,8 +225,8 @@ def evaluate_composite(
             )
         )
     called = cycling_cells(
-        cohort.counts[layout.table["row"].to_numpy(dtype=np.int64)],
-        cohort.genes,
+        cohort.take(layout.table["row"].to_numpy(dtype=np.int64)),
+        cohort.symbols,
         layout,
         scored.share,
         repeats=int(settings["depth_repeats"]),

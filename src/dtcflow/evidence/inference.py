@@ -73,6 +73,11 @@ class SignFlip:
     exact: bool
 
 
+@functools.lru_cache(maxsize=256)
+def _t_quantile(tail: float, freedom: int) -> float:
+    return float(stats.t.isf(tail, freedom))
+
+
 def random_effects(difference: ArrayLike, variance: ArrayLike) -> MetaAnalysis:
     """Combine patient-level differences by Paule-Mandel with a modified Hartung-Knapp-Sidik-Jonkman interval.
 
@@ -125,9 +130,9 @@ def random_effects(difference: ArrayLike, variance: ArrayLike) -> MetaAnalysis:
     unscaled = float(fit.sd_eff_w_re)
     error = unscaled * max(1.0, scale) ** 0.5
     tau2 = float(fit.tau2)
-    t95, t90 = (float(stats.t.isf(alpha / 2, n - 1)) for alpha in (0.05, 0.10))
+    t95, t90 = (_t_quantile(alpha / 2, n - 1) for alpha in (0.05, 0.10))
     spread = (tau2 + error**2) ** 0.5
-    reach = float(stats.t.isf(0.025, n - 2)) * spread if n > 2 else nan
+    reach = _t_quantile(0.025, n - 2) * spread if n > 2 else nan
     q = float(fit.q)
     return MetaAnalysis(
         n=n,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from dtcflow.evidence import controls as control
 from dtcflow.evidence.adjust import adjusted_values
@@ -77,6 +79,22 @@ class Cohort:
     markers: Mapping[str, GeneSet] = field(default_factory=dict)
     samples: pd.DataFrame | None = None
     doubts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DOUBT_COLUMNS)))
+
+    @cached_property
+    def _by_name(self) -> NDArray[np.int64]:
+        return np.argsort(np.asarray(self.genes, dtype=str), kind="stable")
+
+    @cached_property
+    def symbols(self) -> pd.Index:
+        """Symbols in alphabetical order: neither random draws nor last digits may depend on the order of the genes."""
+        return self.genes[self._by_name]
+
+    def take(self, rows: NDArray[np.int64]) -> sp.csr_matrix:
+        """Counts of some cells, genes in the order of :attr:`symbols`, float32 without stored zeros."""
+        counts = sp.csr_matrix(self.counts[rows], dtype=np.float32)[:, self._by_name]
+        counts.sum_duplicates()
+        counts.eliminate_zeros()
+        return sp.csr_matrix(counts)
 
 
 def _no_leave_one_out() -> pd.DataFrame:
@@ -228,8 +246,8 @@ def score_claim(
     """Score every signature of a claim, and return the genes taken out of each (:func:`plan_checks.claim_panel`)."""
     sets, removed = claim_panel(claim, cohort.panel, cohort.markers)
     scored = score_contrast(
-        cohort.counts[layout.table["row"].to_numpy(dtype=np.int64)],
-        cohort.genes,
+        cohort.take(layout.table["row"].to_numpy(dtype=np.int64)),
+        cohort.symbols,
         layout,
         sets,
         tested=[claim.primary_signature],

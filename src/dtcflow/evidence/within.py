@@ -215,9 +215,7 @@ def prepare(
     if not layout.overview["usable"].astype(bool).any():
         return layout
     rows = layout.table["row"].to_numpy(dtype=np.int64)
-    counts = sp.csr_matrix(cohort.counts[rows], dtype=np.float32)
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
+    counts = cohort.take(rows)
     detected = np.diff(counts.indptr).astype(np.float64)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     axis = marrow_axis(cohort, counts, layout, group=group, exclude=exclude, seed=seed)
@@ -225,10 +223,10 @@ def prepare(
     lognorm = log_normalise(counts)
     side = layout.side
     # without reference cells the group's own statistics are all there is to match random sets on
-    statistics = balanced_statistics(lognorm, cohort.genes, side if (side == 1).any() else np.zeros_like(side))
+    statistics = balanced_statistics(lognorm, cohort.symbols, side if (side == 1).any() else np.zeros_like(side))
     if not (side == 1).any():
         statistics = balanced_statistics(
-            sp.vstack([lognorm, lognorm], format="csr"), cohort.genes, np.repeat([0, 1], len(side))
+            sp.vstack([lognorm, lognorm], format="csr"), cohort.symbols, np.repeat([0, 1], len(side))
         )
     columns, used, missing = _covariates(
         cohort, layout, counts, lognorm, statistics, covariates, n_null=n_null, coverage=minimum_coverage, seed=seed
@@ -288,7 +286,7 @@ def marrow_axis(
     reference = np.flatnonzero(layout.side == 1)
     if min(chosen.size, reference.size) < MIN_REFERENCE:
         return None
-    used = ~np.asarray(cohort.genes.isin(list(exclude)), dtype=bool)
+    used = ~np.asarray(cohort.symbols.isin(list(exclude)), dtype=bool)
 
     def shares(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, Floats]:
         total = np.maximum(np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel(), 1.0)
@@ -298,7 +296,7 @@ def marrow_axis(
         return np.asarray(matrix.mean(axis=0), dtype=float).ravel()
 
     own, total = shares(counts)
-    m, t = mean(shares(sp.csr_matrix(cohort.counts[chosen]))[0]), mean(own[reference])
+    m, t = mean(shares(cohort.take(chosen))[0]), mean(own[reference])
     # between cells beyond counting noise, then the counting noise of a cell of the group
     between = mean(own[reference].power(2)) - t**2 - t / np.median(total[reference])
     v = np.maximum(between, 0.0) + (t + 0.1 * m) / np.median(total[layout.side == 0])

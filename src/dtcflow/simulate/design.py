@@ -433,7 +433,7 @@ _CLINICAL: Final = pd.DataFrame(
 )
 
 
-def sample_sheet(n_patients: int = 8, *, path: str = "results/simulated/matrices/{sample_id}.h5ad") -> pd.DataFrame:
+def sample_sheet(n_patients: int = 10, *, path: str = "results/simulated/matrices/{sample_id}.h5ad") -> pd.DataFrame:
     """Return the sample sheet of a simulated cohort; ``path`` is filled in with each ``sample_id``."""
     rows = []
     for sample in plan_cohort(n_patients, 0, 0):

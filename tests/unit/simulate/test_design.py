@@ -112,9 +112,9 @@ def test_the_shipped_sheet_is_the_one_the_code_writes():
 
 def test_the_shipped_sheet_meets_the_schema():
     sheet = read_samples(CONFIG / "samples.tsv")
-    assert len(sheet) == 16
+    assert len(sheet) == 20
     assert set(sheet["compartment"]) == {"marrow", "primary"}
-    assert sheet["patient_id"].nunique() == 8
+    assert sheet["patient_id"].nunique() == 10
     assert sheet.loc["P03_marrow", "path"] == "results/simulated/matrices/P03_marrow.h5ad"
     per_batch = sheet.groupby("batch")["compartment"].value_counts().unstack()
-    assert (per_batch == 4).all(axis=None)
+    assert (per_batch == 5).all(axis=None)
