@@ -101,7 +101,7 @@ def claims_summary(rows: Rows, plan: Plan, measured: Mapping[str, float]) -> pd.
             line["bias"] = line["mean_estimate"] - target
             line["coverage"] = share(inside)[0] if math.isfinite(target) else math.nan
             lines.append(line)
-        hypothesis = [row["hypothesis"] for row in own]
+        hypothesis = [row["hypothesis"] for row in own if row["hypothesis"]]
         line = {"scenario": name, "claim": "hypothesis", "truth": "undefined"}
         line |= _verdict_shares([one["verdict"] for one in hypothesis], [one["codes"] for one in hypothesis])
         lines.append(line)
@@ -231,7 +231,7 @@ def _false_verdicts(scenarios: Mapping[str, Rows], plan: Plan) -> list[dict[str,
             rate, error, n = share(one["verdict"] == false for one in found)
             lines.append(limit_line(f"{claim.id} false {false}, {name}", f"<= {most}", rate, error, n, high=most))
         if all(truth(entry, claim) == "absent" for claim in plan.claims if claim.id == "P2"):
-            rate, error, n = share(row["hypothesis"]["verdict"] == "SUPPORTED" for row in own)
+            rate, error, n = share(row["hypothesis"]["verdict"] == "SUPPORTED" for row in own if row["hypothesis"])
             lines.append(
                 limit_line(f"hypothesis false SUPPORTED, {name}", f"<= {MOST_FALSE}", rate, error, n, high=MOST_FALSE)
             )

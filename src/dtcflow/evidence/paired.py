@@ -272,7 +272,8 @@ def evaluate_paired(cohort: Cohort, claim: Claim, rules: Rules, *, settings: Map
     claim, rules
         What the plan asks for.
     settings
-        ``depth_repeats``, ``max_cells_per_group`` and ``self_check_repeats`` of the configuration.
+        ``depth_repeats``, ``max_cells_per_group``, ``self_check_repeats`` and ``alternative_scores``;
+        ``blood_controls`` false leaves out the controls made of blood cells, which no rule reads.
     seed
         Start of every random stream.
 
@@ -326,7 +327,8 @@ def _blood_controls(
     cohort: Cohort, claim: Claim, rules: Rules, *, settings: Mapping[str, Any], seed: int
 ) -> list[dict[str, Any]]:
     """Controls made of the marrow's blood cells, for claims about tumour cells of the marrow."""
-    if claim.a != "DTC" or claim.b == control.BLOOD or not cells_of(cohort.cells, control.BLOOD).any():
+    wanted = claim.a == "DTC" and claim.b != control.BLOOD and settings.get("blood_controls", True)
+    if not wanted or not cells_of(cohort.cells, control.BLOOD).any():
         return []
     repeats = min(BLOOD_REPEATS, int(settings["depth_repeats"]))
     few = {**settings, "depth_repeats": repeats, "alternative_scores": False}

@@ -98,6 +98,8 @@ class EvidenceScenario:
         Share of the DTCs that have ``subset_genes`` genes of the stemness programme raised by this log2 fold change.
     false_putative
         Mean number of epithelial-looking marrow cells a patient has that are not called.
+    blood_cells
+        Haematopoietic marrow cells of a patient, called normal: what adjustments and controls are made from.
     stratified
         Slopes at the quantiles of their distribution instead of random ones: for measuring a true value.
     """
@@ -123,6 +125,7 @@ class EvidenceScenario:
     subset_log2fc: float = 0.0
     subset_genes: int = 100
     false_putative: float = 0.3
+    blood_cells: int = 40
     stratified: bool = False
 
     def large(self, *, patients: int, cells: int) -> EvidenceScenario:
@@ -272,6 +275,13 @@ def simulate_evidence(scenario: EvidenceScenario, seed: int) -> EvidenceCohort:
             counts = _sample(scenario, universe, own, shift, side=side, n=n, rng=rng)
             blocks.append(counts)
             tables.append(_cell_rows(scenario, p, side, call, n, rng))
+        if scenario.blood_cells:
+            rng_blood = np.random.default_rng([seed, zlib.crc32(f"{scenario.name}:blood".encode()), p])
+            blocks.append(_blood(scenario, universe, rng_blood))
+            rows = _cell_rows(scenario, p, "marrow", "blood", scenario.blood_cells, rng_blood)
+            tables.append(
+                rows.assign(malignant_call="normal", cell_type="HSPC", epithelial_z=0.0, n_epithelial_markers=0)
+            )
     cells = pd.concat(tables, ignore_index=True)
     adata = ad.AnnData(
         obs=pd.DataFrame(index=pd.Index(cells["cell_id"].astype(object))),
@@ -319,6 +329,14 @@ def _sample(
         rates = (1 - share) * rates / rates.sum(axis=1, keepdims=True) + share * foreign
     totals = scenario.depth * (scenario.depth_ratio if marrow else 1.0) * np.exp(0.35 * rng.standard_normal(n))
     return _counts(rates, totals, universe.shape, rng)
+
+
+def _blood(scenario: EvidenceScenario, universe: EvidenceUniverse, rng: np.random.Generator) -> sp.csr_matrix[Any]:
+    """Counts of haematopoietic cells, as deep as the disseminated cells of the scenario."""
+    n = scenario.blood_cells
+    log_rate = np.tile(universe.haematopoietic + rng.normal(0.0, 0.1, universe.base.size), (n, 1))
+    totals = scenario.depth * scenario.depth_ratio * np.exp(0.35 * rng.standard_normal(n))
+    return _counts(np.exp(log_rate + universe.study * scenario.aliased), totals, universe.shape, rng)
 
 
 def _cell_rows(

@@ -97,10 +97,6 @@ def test_result_does_not_depend_on_the_order_of_cells_and_genes(plain, found):
         genes=subset.genes[columns],
     )
     again = ex.evaluate_existence(moved, signature=SIGNATURE, **OPTIONS)
-    # thinning takes its random numbers in the order of genes: only the slopes of reference cells move, a little
-    assert again.fit.estimate == pytest.approx(found.fit.estimate, rel=0.15)
-    moved = replace(moved, counts=subset.counts[rows], genes=subset.genes)
-    again = ex.evaluate_existence(moved, signature=SIGNATURE, **OPTIONS)
     assert again.fit.estimate == pytest.approx(found.fit.estimate, rel=1e-6)
 
 

@@ -73,10 +73,14 @@ def test_tables_are_complete(progenitor):
     assert list(progenitor.patients.columns[: len(TABLES["patients"])]) == list(TABLES["patients"])
     analyses = set(progenitor.patients.query("claim_id == 'P2'")["analysis"])
     assert analyses == {"primary", "adjusted", "confirmatory", "negative_control", "reported"}
-    # 2 signatures x 3 purges x 2 depths x 2 aggregations x 2 calls vote; one signature is only shown
     own = progenitor.sensitivity[progenitor.sensitivity["claim_id"] == "P2"]
-    assert own["votes"].sum() == 48
-    assert len(own) == 56
+    assert len(own) == 336
+    # 2 signatures x 3 purges x 2 aggregations x 2 calls vote at both depths, with two kinds of random sets; pseudobulks
+    # (2 depths, 2 calls) with both, too; a raw score at matched depth only; one signature is shown and never votes
+    assert own.loc[own["score"] == "calibrated_z", "votes"].sum() == 6 * (2 * 2 * 2 + 2 * 2) * 2
+    assert own.loc[own["score"] == "score_genes", "votes"].sum() == 6 * 2 * 2
+    absent = own["reason"].str.contains("not installed")
+    assert not own.loc[absent, "votes"].any()
     assert (progenitor.null_distribution["claim_id"] == "P2").sum() == 150
     controls = progenitor.controls[progenitor.controls["claim_id"] == "P2"]
     assert set(controls["control"]) == {
