@@ -116,7 +116,8 @@ rule write_report:
             category="Copy number",
             labels={"figure": "copy-number heatmap"},
         ),
-        claim_figures=report(  # vector figures of every claim; what the folder holds: dtcflow.report.figures
+        # vector figures of every claim; what the folder holds: dtcflow.report.figures
+        claim_figures=report(
             directory("<results>/evidence/figures"),
             patterns=["{figure}.svg"],
             caption="../report/claim_figures.rst",

@@ -143,7 +143,8 @@ def claim_figure(endpoints: Sequence[Endpoint], beside: Sequence[Beside] = (), *
         null = 1.25 if any(_known(one.null).size for one in endpoints) else 0.0
         lines = sum(1 + label.count("\n") for label in (_wrap(one.label, 30) for one in beside))
         strip = 0.85 + max(0.17 * lines + 0.12 * len(beside), 0.9) if beside else 0.0
-        below = bool(beside) and len(endpoints) > 1
+        # a few rows beside a hundred patients would be pulled apart
+        below = bool(beside) and (len(endpoints) > 1 or forest + null > 2 * strip)
         figure = style.new_figure(style.FULL_WIDTH, max(forest + null, 0 if below else strip) + below * strip + 0.15)
         at_right = bool(beside) and not below
         heights = (forest, null) if null else (forest,)

@@ -192,7 +192,7 @@ KINDS: Final[dict[str, Kind]] = {
         part=True,
     ),
     "identity_share": Kind(
-        measure="share of the cells that look like tumour cells and carry tumour copy-number changes",
+        measure="cells that look like tumour cells and carry tumour copy-number changes",
         what="Each dot is one patient (half a cell is added to either side, so that shares of 0 and 1 have an "
         "interval).",
         how="the gate is passed when the diamond's whole width lies right of the shaded part; about one half is what "

@@ -100,7 +100,11 @@ def _panel(view: ClaimView, figure: Figure, assets: Assets, pictures: Pictures, 
         blocks.append(Bullets([text.code_sentence(shown(code, 60)) for code in codes]))
     blocks += [
         Paragraph(view.kind.what),
-        pictures.inline(figure, prefix=slug(view.claim_id), alt=alt_text(view), caption=caption(view)),
+        *(
+            [pictures.inline(figure, prefix=slug(view.claim_id), alt=alt_text(view), caption=caption(view))]
+            if len(view.patients)
+            else []
+        ),
         *_used(view),
         _values(view, assets.names.get("patients", "patients.tsv")),
         *_rules(view),
@@ -152,8 +156,9 @@ def caption(view: ClaimView) -> str:
         "of the patient's cells; the numbers beside the id are cells. Diamond: random-effects estimate over patients, "
         "its width the 95 % interval; below it the 90 % interval and where a new patient is expected."
     ]
+    if view.kind.part:
+        parts[0] = parts[0].replace("from the spread of the patient's cells", "of a share")
     if view.kind.log:
-        parts[0] = parts[0].replace("from the spread of the patient's cells", "of a share (Jeffreys)")
         parts[0] = parts[0].replace("random-effects estimate", "beta-binomial mean")
     if not is_missing(sesoi):
         shaded = {
@@ -204,6 +209,8 @@ def _used(view: ClaimView) -> list[Block]:
     """How many patients and cells were used, and why the others were not."""
     frame = view.patients
     if not len(frame):
+        if not is_missing(view.row["estimate"]):
+            return [Paragraph("The patients' values of this claim are not part of this run.", "missing")]
         return [Paragraph("No patient has a value for this claim; no estimate was made.", "missing")]
     used = frame[frame["usable"]]
     cells = [pd.to_numeric(used[name], errors="coerce").sum() for name in ("n_cells_a", "n_cells_b")]

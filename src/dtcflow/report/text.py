@@ -55,7 +55,7 @@ CODE_REMEDIES: Final[dict[str, str]] = {
 ROLE_WORDS: Final = {
     "gate": "gate (comes first)",
     "necessary": "necessary",
-    "supporting": "supporting",
+    "supporting": "supporting (never votes)",
     "context": "context (never votes)",
 }
 

@@ -287,6 +287,7 @@ def test_no_dtc_at_all(make: Any, tmp_path: Path) -> None:
     study.cells.loc[marrow & (study.cells["malignant_call"] == "malignant"), "malignant_call"] = "normal"
     study.verdict = {"verdict": "INCONCLUSIVE", "codes": ["NO_TUMOUR_CELLS"]}
     study.patients = study.patients.iloc[:0]
+    study.claims[["estimate", "ci_low", "ci_high"]] = np.nan
     page = write(study, tmp_path)
     assert "No disseminated tumour cell was found in any marrow sample." in page.text
     assert "0 disseminated tumour cells, in 0 patients" in page.text
