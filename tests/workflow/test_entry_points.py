@@ -30,7 +30,7 @@ def planned(samples, patients, *, simulated=0):
 
 def test_the_demo_is_planned_from_both_entry_points(dry_run, demo):
     root = dry_run(demo)
-    assert Counter(root.rules) == planned(16, 8, simulated=1)
+    assert Counter(root.rules) == planned(20, 10, simulated=1)
     inner = dry_run(demo, snakefile="workflow/Snakefile")
     assert sorted(inner.jobs, key=repr) == sorted(root.jobs, key=repr)
 
