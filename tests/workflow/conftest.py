@@ -25,7 +25,8 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     def make(name: str) -> Path:
         folder = tmp_path_factory.mktemp(name)
         shutil.copytree(CONFIGS / name, folder / "config")
-        shutil.copyfile(ROOT / "config" / "claims.yaml", folder / "config" / "claims.yaml")
+        if not (folder / "config" / "claims.yaml").is_file():
+            shutil.copyfile(ROOT / "config" / "claims.yaml", folder / "config" / "claims.yaml")
         for row in sheet_rows(folder / "config" / "samples.tsv"):
             matrix = folder / row["path"]
             matrix.parent.mkdir(parents=True, exist_ok=True)

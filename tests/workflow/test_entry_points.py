@@ -8,6 +8,7 @@ import pytest
 
 PER_COHORT = (
     *("embed_cohort", "annotate_cells", "call_cells", "score_signatures", "test_claims", "compare_pseudobulk"),
+    "score_pseudobulk",
     *("compare_profiles", "export_segments"),
     *("audit_losses", "summarise_qc", "assemble_cohort", "record_provenance", "write_report", "check_identities"),
 )

@@ -63,7 +63,7 @@ def consumer(tmp_path_factory):
 def test_everything_can_be_used_under_another_name(dry_run, consumer):
     done = dry_run(consumer, house=consumer, snakefile="all.smk")
     assert {"dtc_read_sample", "dtc_infer_copy_number", "dtc_test_claims", "dtc_write_report"} <= set(done.rules)
-    assert len(done.jobs) == 28
+    assert len(done.jobs) == 29
     for job in done.jobs:
         for path in (*job.output, *job.log):
             assert path.startswith("results/dtc/"), job

@@ -184,7 +184,7 @@ def check_signatures(plan: Plan, known: Collection[str], *, where: str = "claims
     Raises
     ------
     InputError
-        With one problem per unknown name and claim.
+        With one problem per claim.
     """
     problems = list(_unknown_signatures(plan, known, where))
     if problems:
@@ -195,16 +195,17 @@ def _unknown_signatures(plan: Plan, known: Collection[str], where: str) -> Itera
     for claim in plan.claims:
         if not claim.evaluated:
             continue
-        for name in claim.required_signatures():
-            if name not in known:
-                near = suggest(name, known)
-                yield Problem(
-                    where,
-                    f"{name}, which no panel entry or gene set has",
-                    "a signature of the panel, one of its _NOPROLIF/_NOPROLIF_NOEMT variants, or of your GMT files",
-                    f"did you mean {near!r}?" if near else "correct the name or add the gene set",
-                    key=f"claim {claim.id}",
-                )
+        unknown = [name for name in claim.required_signatures() if name not in known]
+        if unknown:
+            near = {name: suggest(name, known) for name in unknown}
+            meant = ", ".join(f"{one!r} for {name}" for name, one in near.items() if one)
+            yield Problem(
+                where,
+                f"{', '.join(unknown)}, which no panel entry or gene set has",
+                "signatures of the panel, their _NOPROLIF/_NOPROLIF_NOEMT variants, or of your GMT files",
+                f"did you mean {meant}?" if meant else "correct the name, add the gene set, or take the claim out",
+                key=f"claim {claim.id}",
+            )
 
 
 def selecting_genes(claim: Claim, markers: Mapping[str, GeneSet]) -> frozenset[str]:

@@ -97,9 +97,12 @@ def test_unknown_signatures_are_named_with_the_claim(lab):
     plan = load_plan(lab.plan_path)
     with pytest.raises(InputError, match="claim P2") as caught:
         check_signatures(plan, {"EPPERT_HSC_RR"})
-    asked = [len(claim.required_signatures()) for claim in plan.claims]
-    assert len(caught.value.problems) == sum(asked) > 13
-    assert "did you mean 'EPPERT_HSC_RR'" in str(caught.value)
+    asking = [claim for claim in plan.claims if claim.required_signatures()]
+    assert len(caught.value.problems) == len(asking) >= 5
+    for claim in asking:
+        for name in claim.required_signatures():
+            assert name in str(caught.value)
+    assert "did you mean 'EPPERT_HSC_RR' for EPPERT_HSC_R" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["- a\n", "hypothesis: 3\n", "", "a: [1\n"])
