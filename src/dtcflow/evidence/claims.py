@@ -294,25 +294,31 @@ def _precision_rule(claim: Claim, fit: MetaAnalysis) -> Rule:
     )
 
 
+def contamination_rules(found: Paired) -> list[Rule]:
+    """Negative controls of a contrast: cells that look haematopoietic can neither support nor refute anything."""
+    sesoi = found.claim.sesoi
+    rows = found.controls[found.controls["control"] == "negative_signature"].to_dict("records")
+    return [
+        Rule(
+            row["label"],
+            row["estimate"],
+            sesoi,
+            bool(row["ok"]),
+            "CONTAMINATION",
+            f"{row['signature']}: {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must include 0 or "
+            f"lie below {sesoi:g}",
+        )
+        for row in rows
+        if math.isfinite(row["estimate"])
+    ]
+
+
 def result_rules(found: Paired, rules: Rules, wanted: str) -> list[Rule]:
     """Rules on the result; only those that can be checked (an estimate exists)."""
     claim, fit = found.claim, found.fit
     if fit.n < rules.estimate_patients:
         return []
-    checks = []
-    for row in found.controls[found.controls["control"] == "negative_signature"].to_dict("records"):
-        if math.isfinite(row["estimate"]):
-            checks.append(
-                Rule(
-                    row["label"],
-                    row["estimate"],
-                    claim.sesoi,
-                    bool(row["ok"]),
-                    "CONTAMINATION",
-                    f"{row['signature']}: {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must "
-                    f"include 0 or lie below {claim.sesoi:g}",
-                )
-            )
+    checks = contamination_rules(found)
     checks.append(_precision_rule(claim, fit))
     reasons = fragile(claim, rules, wanted, fit.estimate, found.robustness)
     checks.append(

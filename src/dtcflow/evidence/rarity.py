@@ -192,7 +192,8 @@ def _denominators(samples: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         else:
             n, source = NAN, ""
         rows.append({"patient_id": str(row["patient_id"]), "sample_id": name, "k": k, "n": n, "source": source})
-    return pd.DataFrame(rows, columns=["patient_id", "sample_id", "k", "n", "source"])
+    frame = pd.DataFrame(rows, columns=["patient_id", "sample_id", "k", "n", "source"])
+    return frame.astype({"k": "int64", "n": float})  # also where there is no marrow sample
 
 
 def evaluate_rarity(

@@ -30,7 +30,16 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from dtcflow.evidence.claims import NAN, SD_UNIT, Judged, attainable_rule, claim_row, data_rules, gate_rules
+from dtcflow.evidence.claims import (
+    NAN,
+    SD_UNIT,
+    Judged,
+    attainable_rule,
+    claim_row,
+    contamination_rules,
+    data_rules,
+    gate_rules,
+)
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
 from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
@@ -293,6 +302,7 @@ def judge_specificity(
     weakest component holds, and no single patient carries a component.
     NOT_SUPPORTED: a component is refuted, and the rules hold: the specific part of the effect is then below its
     smallest effect of interest, in the best case (90 % limit). That a component is not significant refutes nothing.
+    Where the negative controls of the contrast show haematopoietic signal, nothing is decided in either direction.
     """
     claim, contrast, sign = found.claim, found.contrast, found.claim.sign
     shown = weakest(found.components, sign)
@@ -304,6 +314,7 @@ def judge_specificity(
     )
     checks = [*data_rules(contrast, rules), *gate_rules(gates), *attainable_rule(p_attainable, rules)]
     if fit.n >= rules.estimate_patients:
+        checks += contamination_rules(contrast)
         half = (fit.ci90_high - fit.ci90_low) / 2
         beyond = bool((fit.ci_low if sign > 0 else -fit.ci_high) > claim.sesoi)
         checks.append(

@@ -127,3 +127,10 @@ def test_result_does_not_depend_on_order():
     again = ra.evaluate_rarity(samples.iloc[::-1], cells.sample(frac=1, random_state=1))
     pd.testing.assert_frame_equal(first.patients, again.patients)
     assert (first.rate, first.high) == (again.rate, again.high)
+
+
+def test_a_cohort_without_marrow_has_no_data():
+    found = ra.evaluate_rarity(*study([("A", "primary", "none", "", 5, 5), ("B", "primary", "none", "", 5, 5)]))
+    assert found.patients["reason"].tolist() == ["no marrow sample"] * 2
+    assert not found.patients["usable"].any()
+    assert np.isnan([found.rate, found.low, found.high]).all()

@@ -127,6 +127,19 @@ def test_control_that_rises_as_much_refutes_nothing_but_supports_nothing(enriche
     assert judged(plan, replaced(found, 3, [-d for d in STRONG])).decision.verdict == "NOT_SUPPORTED"
 
 
+def test_contaminated_cells_refute_nothing(enriched):
+    plan, found = enriched
+    refuted = replaced(found, 3, [-d for d in STRONG])
+    controls = refuted.contrast.controls.copy()
+    negative = controls["control"] == "negative_signature"
+    assert negative.any()
+    controls.loc[negative, "ok"] = False
+    dirty = replace(refuted, contrast=replace(refuted.contrast, controls=controls))
+    one = judged(plan, dirty)
+    assert one.decision.verdict == "INCONCLUSIVE"
+    assert "CONTAMINATION" in one.decision.codes
+
+
 def test_wide_component_is_undecided_not_refuted(enriched):
     plan, found = enriched
     wide = [2.0, -1.5, 1.8, -1.0, 0.5, -0.4, 2.2, -1.9]
