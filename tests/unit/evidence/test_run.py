@@ -1,15 +1,20 @@
 """The whole rule on simulated cells: score, contrast, tests, controls, verdict."""
 
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy.special import expit
 
 from dtcflow.contracts import TABLES, ContractError, InputError, read_table, write_json, write_table
 from dtcflow.evidence.inference import random_effects, sign_flip
 from dtcflow.evidence.plan import load_plan
 from dtcflow.evidence.run import evaluate_plan
+
+ROOT = Path(__file__).parents[3]
 
 
 def claim(result, name="P2"):
@@ -51,6 +56,25 @@ def test_lower_depth_alone_is_not_support(nothing):
     kept = nothing.patients.query("claim_id == 'P2' and analysis == 'primary'")
     assert kept["share_kept_a"].tolist() == [1.0] * 8
     assert kept["share_kept_b"].between(0.2, 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "back"),
+    [("P1", float), ("P2", float), ("P3", float), ("C4", float), ("P4", np.tanh), ("C0", expit)],
+)
+def test_the_lines_of_the_documentation_recompute_a_claim(name, back, progenitor, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    lines = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "results" / "evidence").mkdir(parents=True)
+    write_table(progenitor.patients, tmp_path / "results" / "evidence" / "patients.tsv", "patients")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(lines.replace('"P2"', f'"{name}"'), found)
+    row = claim(progenitor, name)
+    for value, column in (("estimate", "estimate"), ("low", "ci_low"), ("high", "ci_high")):
+        assert back(found[value]) == pytest.approx(row[column], rel=1e-3, abs=1e-4)
+    if name in ("P2", "P4"):
+        assert found["p"] == pytest.approx(row["p_value"])
 
 
 def test_any_claim_can_be_recomputed_from_the_patients_table(progenitor, tmp_path):
