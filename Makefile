@@ -68,7 +68,7 @@ integration: $(READY)
 validation: $(READY) ## tests on real data sets; they skip, with the reason, where the data are absent
 	$(BIN)/pytest tests -q -m validation
 
-table-demo: $(READY) ## the demo over five seeds and both scenarios against the truth (about an hour), in benchmarks/tables
+table-demo: $(READY) ## the demo over ten seeds and both scenarios against the truth (hours), in benchmarks/tables
 	$(BIN)/python benchmarks/demo_seeds.py --cores $(CORES)
 
 table-real: demo-real ## calls of demo-real against the truth, in benchmarks/tables

@@ -140,14 +140,14 @@ def test_auc_by_hand():
     ("scenario", "p2", "recall", "expected"),
     [
         ("progenitor", "SUPPORTED", 0.9, []),
-        ("progenitor", "INCONCLUSIVE", 0.95, ["P2 INCONCLUSIVE"]),
+        ("progenitor", "INCONCLUSIVE", 0.95, ["P2 INCONCLUSIVE", "hypothesis INCONCLUSIVE"]),
         ("null", "NOT_SUPPORTED", 0.95, []),
         ("null", "INCONCLUSIVE", 0.95, []),
-        ("null", "SUPPORTED", float("nan"), ["recall of the living nan", "P2 SUPPORTED"]),
+        ("null", "SUPPORTED", float("nan"), ["recall of the living nan", "P2 SUPPORTED", "hypothesis SUPPORTED"]),
     ],
 )
 def test_what_a_seed_must_show(scenario, p2, recall, expected):
-    row = {"scenario": scenario, "seed": 1, "recall_alive": recall, "precision": 1.0, "P2": p2}
+    row = {"scenario": scenario, "seed": 1, "recall_alive": recall, "precision": 1.0, "P2": p2, "hypothesis": p2}
     assert shortfalls(row) == expected
     table = pd.DataFrame([{**row, "as_required": "; ".join(shortfalls(row)) or "yes"}])
     assert sentence(table).startswith("1 of 1 runs are not as required" if expected else "All 1 runs are as required")
