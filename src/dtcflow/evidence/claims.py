@@ -17,6 +17,7 @@ from dtcflow.evidence.inference import MetaAnalysis, adjust
 from dtcflow.evidence.paired import Paired
 from dtcflow.evidence.plan import GROUPS, POPULATIONS, Claim, Plan, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, smallest_p
+from dtcflow.evidence.quality import quality_rules
 from dtcflow.evidence.robustness import fragile
 from dtcflow.scores.calibrated import OK
 
@@ -227,19 +228,7 @@ def data_rules(found: Paired, rules: Rules) -> list[Rule]:
     ]
     if not found.coverage.empty:
         checks += _coverage_rules(found)
-    limit = rules.genes_per_cell_plate if found.plate else rules.genes_per_cell_droplet
-    for group, median in found.median_genes.items():
-        checks.append(
-            Rule(
-                f"genes per cell, {group}",
-                median,
-                limit,
-                median >= limit,
-                "LOW_QUALITY",
-                f"median of {median:.0f} genes per cell in {POPULATIONS[group].place}; at least {limit} are needed",
-            )
-        )
-    return checks
+    return [*checks, *quality_rules(found, rules)]
 
 
 def _well_measured(found: Paired, rules: Rules) -> tuple[int, int]:

@@ -99,10 +99,11 @@ def compare_shares(
         Predicted sign of the difference a - b.
     """
     size = int(patient.max()) + 1 if patient.size else 0
+    scored = np.isfinite(np.stack(cycling)).all(axis=0)  # in every repeat
     share, difference, room = np.full((size, 2), np.nan), np.full(size, np.nan), np.full(size, np.nan)
     n = np.zeros((size, 2), dtype=np.int64)
     for p in range(size):
-        masks = [(patient == p) & (side == k) & np.isfinite(cycling[0]) for k in (0, 1)]
+        masks = [(patient == p) & (side == k) & scored for k in (0, 1)]
         n[p] = [int(mask.sum()) for mask in masks]
         if n[p].min() < max(minimum, 1):
             continue

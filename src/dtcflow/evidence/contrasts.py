@@ -51,8 +51,9 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
     """Share of its transcripts each cell keeps so that both sides of a patient have one median depth.
 
     The deeper side's cells all keep ``lower median / higher median``, the other side's cells keep everything: the
-    spread of depths within the compartment stays as it is. In an unpaired layout the medians are those of the two
-    sides, over patients, and all patients of the deeper side keep one share.
+    spread of depths within the compartment stays as it is. In an unpaired layout people are compared within
+    their study: the medians are those of its two sides, over patients, and all patients of the deeper side keep one
+    share.
 
     Parameters
     ----------
@@ -69,14 +70,18 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
     shares = np.ones(totals.size)
     patient, side = layout.patient, layout.side
     if not layout.paired:
-        middle = [
-            [float(np.median(totals[patient == p])) for p in sorted(set(patient[side == k].tolist()))] for k in (0, 1)
-        ]
-        if all(middle):
-            medians = [float(np.median(values)) for values in middle]
-            deeper = int(medians[1] > medians[0])
-            if medians[deeper] > 0:
-                shares[side == deeper] = medians[1 - deeper] / medians[deeper]
+        study = layout.block
+        for name in np.unique(study):
+            here = study == name
+            middle = [
+                [float(np.median(totals[here & (patient == p)])) for p in np.unique(patient[here & (side == k)])]
+                for k in (0, 1)
+            ]
+            if all(middle):
+                medians = [float(np.median(values)) for values in middle]
+                deeper = int(medians[1] > medians[0])
+                if medians[deeper] > 0:
+                    shares[here & (side == deeper)] = medians[1 - deeper] / medians[deeper]
         return shares
     for index in range(len(layout.patients)):
         own = [(patient == index) & (side == k) for k in (0, 1)]

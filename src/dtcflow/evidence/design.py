@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 FACTORS = ("study", "platform", "batch")
+PROTOCOL = "platform"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,16 @@ def _leans(samples: pd.DataFrame, factor: str, patients: pd.Series) -> bool:
     return any(abs(n) > both / 2 for n in net.values())
 
 
+def _differs_within(samples: pd.DataFrame, patients: pd.Series) -> bool:
+    """Whether the two sides of any patient come from different platforms."""
+    level = samples[PROTOCOL].astype(str)
+    for patient in sorted(set(patients)):
+        sides = [set(level[(patients == patient) & (samples["side"] == side)]) for side in (0, 1)]
+        if all(sides) and sides[0] != sides[1]:
+            return True
+    return False
+
+
 def find_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTORS) -> Aliasing:
     """Check whether the compartment is estimable within patients given each factor, and given all of them.
 
@@ -106,6 +117,9 @@ def find_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTORS) -> Al
         levels = samples.assign(level=samples[name].astype(str)).groupby(["patient_id", "side"])["level"].agg(set)
         both = [p for p in sorted(set(patients)) if (p, 0) in levels.index and (p, 1) in levels.index]
         unmixed[name] = sum(not (levels[(p, 0)] & levels[(p, 1)]) for p in both)
+    # protocols are never mixed inside one contrast: reads and molecules cannot be brought to one depth
+    if PROTOCOL in samples and PROTOCOL not in found and _differs_within(samples, patients):
+        found.append(PROTOCOL)
     return Aliasing(tuple(found), unmixed)
 
 

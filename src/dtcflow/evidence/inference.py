@@ -184,7 +184,7 @@ def sign_flip_p(differences: ArrayLike, *, seed: int = 0) -> Floats:
     Returns
     -------
     numpy.ndarray
-        Shape (tests,); NaN without patients.
+        Shape (tests,); NaN without patients and where a difference is missing.
     """
     d = np.asarray(differences, dtype=float)
     d = d[:, None] if d.ndim == 1 else d
@@ -198,9 +198,9 @@ def sign_flip_p(differences: ArrayLike, *, seed: int = 0) -> Floats:
     observed = np.abs(d.sum(axis=0))
     slack = _TIE * np.abs(d).sum(axis=0)
     hits = (flipped >= observed - slack).sum(axis=0)
-    if n <= MAX_ENUMERATED:
-        return np.asarray(hits / patterns.shape[0], dtype=float)
-    return np.asarray((1 + hits) / (1 + patterns.shape[0]), dtype=float)
+    p = hits / patterns.shape[0] if n <= MAX_ENUMERATED else (1 + hits) / (1 + patterns.shape[0])
+    # a missing difference has no sign; comparing it would give no hits, and p = 0
+    return np.asarray(np.where(np.isfinite(d).all(axis=0), p, np.nan), dtype=float)
 
 
 def sign_flip(difference: ArrayLike, *, seed: int = 0) -> SignFlip:

@@ -255,6 +255,8 @@ def score_claim(
         n_null=rules.random_sets,
         trim=rules.trim,
         minimum_coverage=rules.coverage,
+        minimum_genes=rules.detected_genes,
+        minimum_effective=rules.effective_genes,
         synonyms=cohort.synonyms,
         seed=seed,
         alternatives=shown_signatures(claim) if settings.get("alternative_scores", True) else (),

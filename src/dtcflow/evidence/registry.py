@@ -167,11 +167,12 @@ def _judge_specificity(one: Evaluated, bench: Bench) -> Judged:
 
 
 def _absent(context: Context, claim: Claim) -> tuple[str, ...]:
-    """Compartments of the claim's group that the cohort has no sample of, at the claim's time point."""
+    """Compartments of the claim's groups that the cohort has no sample of, at the claim's time point."""
     cells = context.cohort.cells
     there = cells.loc[at_timepoint(cells, claim.timepoint), "compartment"]
-    group = POPULATIONS[claim.a]
-    return () if there.isin(group.compartments).any() else (group.place,)
+    names = (claim.a, claim.b) if claim.test in ("existence", "duality") else (claim.a,)
+    groups = [POPULATIONS[name] for name in names]
+    return tuple(group.place for group in groups if not there.isin(group.compartments).any())
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dtcflow.scores.calibrated import (
     gene_statistics,
     log_normalise,
 )
+from dtcflow.scores.matching import MIN_GENES
 from dtcflow.scores.signatures import GeneSet, Synonyms
 from dtcflow.scores.thinning import Thinning
 
@@ -116,6 +117,8 @@ def score_contrast(
     minimum_coverage: float,
     synonyms: Synonyms | pd.DataFrame | None,
     seed: int,
+    minimum_genes: int = MIN_GENES,
+    minimum_effective: float = MIN_GENES,
     alternatives: Sequence[str] = (),
 ) -> Scored:
     """Thin, normalise and score the cells of a contrast.
@@ -134,7 +137,7 @@ def score_contrast(
         Signatures for which the random sets themselves are carried to patient level.
     repeats
         Depth repeats; one is enough (and taken) when no cell has to be thinned.
-    n_null, trim, minimum_coverage, synonyms, seed
+    n_null, trim, minimum_coverage, synonyms, seed, minimum_genes, minimum_effective
         See :func:`dtcflow.scores.calibrated.draw_matched_sets`.
     alternatives
         Signatures that are also scored in other ways, for the specification table; see
@@ -165,7 +168,14 @@ def score_contrast(
     lognorm = log_normalise(parts[0])
     statistics = balanced_statistics(lognorm, genes, layout.side)
     sets = draw_matched_sets(
-        statistics, panel, n_null=n_null, seed=seed, min_coverage=minimum_coverage, synonyms=synonyms
+        statistics,
+        panel,
+        n_null=n_null,
+        seed=seed,
+        min_coverage=minimum_coverage,
+        min_genes=minimum_genes,
+        min_effective=minimum_effective,
+        synonyms=synonyms,
     )
     applied, nulls = apply_sets_and_null(lognorm, sets, tested)
     first = applied.z.astype(np.float64)

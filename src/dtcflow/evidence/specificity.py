@@ -24,11 +24,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from dtcflow.evidence.claims import (
     NAN,
@@ -42,8 +43,9 @@ from dtcflow.evidence.claims import (
 )
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
-from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, overturned, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
+from dtcflow.evidence.numeric import covariate_check
 from dtcflow.evidence.paired import BLANK, NO_TEST, Paired, patient_rows
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.plan_checks import ONLY
@@ -84,17 +86,20 @@ class Component:
     fit: MetaAnalysis
     test: SignFlip
 
-    def refuted(self, sign: int) -> bool:
-        """Whether the component is below its smallest effect of interest."""
+    def refuted(self, sign: int, *, of: int = 1) -> bool:
+        """Whether the component is below its smallest effect of interest.
+
+        One refuted component of ``of`` refutes the claim: the levels of both one-sided limits (5 and 2.5 %) are divided
+        by their number. (Support needs all of them, and no such division.)
+        """
         fit = self.fit
-        return refutes(
-            high90=fit.ci90_high,
-            low90=fit.ci90_low,
-            low=fit.ci_low,
-            high=fit.ci_high,
-            sign=sign,
-            sesoi=self.minimum,
+        if fit.n < 2 or not math.isfinite(fit.standard_error):
+            return False
+        upper90, upper95 = (
+            sign * fit.estimate + float(stats.t.isf(tail / of, fit.n - 1)) * fit.standard_error
+            for tail in (0.05, 0.025)
         )
+        return bool(upper90 < self.minimum or upper95 < 0)
 
     def holds(self, sign: int, *, p: float, alpha: float) -> bool:
         """Whether the component holds, at this p value."""
@@ -122,12 +127,17 @@ def component(
 
 
 def weakest(components: tuple[Component, ...], sign: int) -> Component:
-    """Return the component with the largest p; among equals the one whose interval comes nearest to failing."""
+    """Return the component with the largest p; among equals the one whose interval comes nearest to failing.
+
+    A component that goes the wrong way is the weaker the surer it does.
+    """
 
     def strength(one: Component) -> tuple[float, float, str]:
         low = one.fit.ci_low if sign > 0 else -one.fit.ci_high
         # unknown is weaker than any number
-        p = one.test.p_value if math.isfinite(one.test.p_value) else 2.0
+        p = one.test.p_value if math.isfinite(one.test.p_value) else 3.0
+        if one.fit.estimate * sign < 0:
+            p = 2.0 - p
         return (-p, low - one.minimum if math.isfinite(low) else -math.inf, one.name)
 
     return min(components, key=strength)
@@ -266,15 +276,24 @@ def _fragile_rules(found: Specificity, wanted: str) -> list[Rule]:
     for a refutation, so that it is fragile only when each of them hangs on a patient.
     """
     sign, refuting = found.claim.sign, wanted == "NOT_SUPPORTED"
-    asked = [one for one in found.components if not refuting or one.refuted(sign)]
+    asked = [one for one in found.components if not refuting or one.refuted(sign, of=len(found.components))]
     broken: dict[str, list[str]] = {}
     for one in asked:
         known = np.isfinite(one.difference)
         if not known.any():
             continue
         names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
-        table = leave_one_out(names, one.difference[known], one.variance[known])
-        lost = overturned(wanted, table, sign=sign, sesoi=one.minimum)
+        d, v = one.difference[known], one.variance[known]
+        if refuting:
+            rest = [np.arange(len(d)) != k for k in range(len(d))]
+            fits = [random_effects(d[keep], v[keep]) for keep in rest]
+            lost = [
+                name
+                for name, fit in zip(names, fits, strict=True)
+                if not replace(one, fit=fit).refuted(sign, of=len(found.components))
+            ]
+        else:
+            lost = overturned(wanted, leave_one_out(names, d, v), sign=sign, sesoi=one.minimum)
         if refuting and not lost:
             return []
         if lost:
@@ -301,22 +320,29 @@ def judge_specificity(
     the module); the contrast's gene-set null is below alpha; every rule on the data, the gates and the precision of the
     weakest component holds, and no single patient carries a component.
     NOT_SUPPORTED: a component is refuted, and the rules hold: the specific part of the effect is then below its
-    smallest effect of interest, in the best case (90 % limit). That a component is not significant refutes nothing.
-    Where the negative controls of the contrast show haematopoietic signal, nothing is decided in either direction.
+    smallest effect of interest, in the best case (90 % limit, at a level divided by the number of components). That a
+    component is not significant refutes nothing. Where the negative controls of the contrast show haematopoietic
+    signal, nothing is decided in either direction.
     """
     claim, contrast, sign = found.claim, found.contrast, found.claim.sign
     shown = weakest(found.components, sign)
     fit = shown.fit
-    refuted = [one for one in found.components if one.refuted(sign)]
+    refuted = [one for one in found.components if one.refuted(sign, of=len(found.components))]
+    # a component that cannot be scored has no interval: precision is asked of one that speaks
+    speaking = refuted or [one for one in found.components if math.isfinite(one.fit.estimate)]
+    ruling = weakest(tuple(speaking), sign).fit if speaking else fit
     wanted = candidate(
         supports=all(one.holds(sign, p=p_adjusted, alpha=rules.alpha) for one in found.components),
         refutes=bool(refuted),
     )
     checks = [*data_rules(contrast, rules), *gate_rules(gates), *attainable_rule(p_attainable, rules)]
-    if fit.n >= rules.estimate_patients:
+    if contrast.fit.n >= rules.estimate_patients:
         checks += contamination_rules(contrast)
-        half = (fit.ci90_high - fit.ci90_low) / 2
-        beyond = bool((fit.ci_low if sign > 0 else -fit.ci_high) > claim.sesoi)
+    if claim.covariates:
+        checks.append(covariate_check(contrast.covariates_missing))
+    if ruling.n >= rules.estimate_patients:
+        half = (ruling.ci90_high - ruling.ci90_low) / 2
+        beyond = bool((ruling.ci_low if sign > 0 else -ruling.ci_high) > claim.sesoi)
         checks.append(
             Rule(
                 "half-width of the 90 % interval",
@@ -334,7 +360,7 @@ def judge_specificity(
             Rule("random gene sets", p, rules.alpha, bool(p < rules.alpha), "GENE_SET_NULL", words, "support")
         )
     checks += _component_rules(found, rules, wanted)
-    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
+    decision = decide(wanted, checks, tested=ruling.n >= rules.estimate_patients)
     sd = spread(shown.difference[np.isfinite(shown.difference)])
     row = claim_row(
         claim,
@@ -371,7 +397,7 @@ def judge_specificity(
                 "minimum": one.minimum,
                 "p_value": one.test.p_value,
                 "holds": one.holds(sign, p=one.test.p_value, alpha=rules.alpha),
-                "refuted": one.refuted(sign),
+                "refuted": one.refuted(sign, of=len(found.components)),
             }
             for one in found.components
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -130,15 +131,16 @@ def _existence_checks(claim: Claim, found: Existence, rules: Rules, wanted: str)
             )
         )
     for row in found.controls.to_dict("records"):
-        sentence = f"{row['signature']}: {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must "
+        known = math.isfinite(row["ci_low"])
+        words = f"{row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must include 0 or lie below "
         checks.append(
             Rule(
                 f"negative control {row['signature']}",
                 row["estimate"],
                 claim.sesoi,
                 bool(row["ok"]),
-                "CONTAMINATION",
-                sentence + f"include 0 or lie below {claim.sesoi:g}",
+                "CONTAMINATION" if known else "LOW_COVERAGE",
+                f"{row['signature']}: " + (words + f"{claim.sesoi:g}" if known else "cannot be scored"),
             )
         )
     checks.append(

@@ -273,6 +273,8 @@ def draw_matched_sets(
     seed: int = 0,
     pool_size: int = POOL_SIZE,
     min_coverage: float = MIN_COVERAGE,
+    min_genes: int = MIN_GENES,
+    min_effective: float = MIN_GENES,
     relaxed: bool = False,
     synonyms: Synonyms | pd.DataFrame | None = None,
 ) -> MatchedSets:
@@ -293,8 +295,10 @@ def draw_matched_sets(
     n_null
         Random sets per signature, at least 2; 500 or more for inference.
     min_coverage
-        Smallest fraction of genes present. The other gates: at least 10 genes in 2 % of the reference cells, and an
-        effective number of genes, ``(sum v)^2 / sum v^2`` with ``v`` the weighted variances, of at least 10.
+        Smallest fraction of genes present.
+    min_genes, min_effective
+        Smallest number of genes in 2 % of the reference cells, and smallest effective number of genes, ``(sum v)^2 /
+        sum v^2`` with ``v`` the weighted variances.
     relaxed
         For marker panels: only three genes with counts are asked for.
     synonyms
@@ -307,7 +311,7 @@ def draw_matched_sets(
     column = pd.Index(statistics.index.astype(str)).get_indexer(pd.Index(names)).astype(np.int32)
     space = _Space.of(statistics.iloc[column], max(int(statistics.attrs.get("n_cells", 1)), 1))
     pool_size = min(pool_size, max(10, len(names) // 10))
-    gates = (0.0, RELAXED_MIN_GENES, 0.0) if relaxed else (min_coverage, MIN_GENES, float(MIN_GENES))
+    gates = (0.0, RELAXED_MIN_GENES, 0.0) if relaxed else (min_coverage, min_genes, float(min_effective))
     table = synonyms if isinstance(synonyms, Synonyms) else Synonyms.from_table(synonyms)
 
     scorable: list[str] = []

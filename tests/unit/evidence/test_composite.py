@@ -191,3 +191,13 @@ def test_rows_of_the_shares_stand_beside_those_of_the_score(lab, resting):
     assert rows["usable"].all()
     assert rows["value_b"].between(0, 1).all()
     assert found.fit.n == 8
+
+
+def test_a_cell_without_a_score_in_one_repeat_takes_no_part():
+    first = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
+    second = first.copy()
+    second[1] = np.nan
+    patient, side = np.zeros(6, dtype=np.int64), np.array([0, 0, 0, 1, 1, 1])
+    found = compare_shares([first, second], patient, side, minimum=2, sign=-1)
+    assert found.n.tolist() == [[2, 3]]
+    assert found.share[0].tolist() == pytest.approx([0.5, 2 / 3])

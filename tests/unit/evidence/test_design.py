@@ -72,3 +72,13 @@ def test_nothing_to_compare(rows):
 def test_absent_factors_and_several_samples():
     rows = pd.DataFrame({"patient_id": list("AAABB"), "side": [0, 0, 1, 0, 1]})
     assert not find_aliasing(rows).confounded
+
+
+def test_platforms_are_never_mixed_within_a_patient():
+    """Half of the patients have plates on one side and droplets on the other: estimable by rank, not comparable."""
+    rows = [(f"P{p}", side, "plate" if side == 0 and p < 4 else "droplet") for p in range(8) for side in (0, 1)]
+    table = pd.DataFrame(rows, columns=["patient_id", "side", "platform"])
+    assert "platform" in find_aliasing(table).factors
+    assert not find_aliasing(table.assign(platform="droplet")).confounded
+    by_patient = table.assign(platform=["plate" if name in ("P0", "P1") else "droplet" for name in table["patient_id"]])
+    assert not find_aliasing(by_patient).confounded

@@ -176,3 +176,8 @@ def test_adjustment_agrees_with_statsmodels_and_skips_missing():
     assert inf.adjust([], "holm").size == 0
     with pytest.raises(ValueError, match="method"):
         inf.adjust([0.1], "bonferroni")
+
+
+def test_a_missing_difference_gives_no_p():
+    assert np.isnan(inf.sign_flip_p([0.1, 0.2, np.nan, -0.3, 0.1, 0.1])).all()
+    assert np.isfinite(inf.sign_flip_p([[0.1, 0.2], [0.3, np.nan]])[0])

@@ -169,10 +169,47 @@ def test_support_that_hangs_on_one_patient_is_fragile(enriched):
 def test_refutation_needs_one_component_that_no_patient_carries(enriched):
     plan, found = enriched
     # below the control, but not without the patients who are furthest below
-    shaky = [-0.6, -0.5, -0.3, -0.2, -0.1, 0.15, 0.1, -0.25]
-    one = judged(plan, replaced(found, 4, shaky))
+    shaky = [-0.47, -0.39, -0.24, -0.68, -0.02, -0.23, -0.2, -0.1]
+    one = judged(plan, replaced(found, 4, shaky, variance=0.01))
     assert one.detail["refuted"] == [found.components[4].name]
     assert (one.decision.verdict, one.decision.codes[-1]) == ("INCONCLUSIVE", "FRAGILE")
     flat = [0.02, -0.03, 0.0, 0.01, -0.02, 0.03, 0.0, -0.01]
-    both = replaced(replaced(found, 0, flat, variance=0.001), 4, [-0.6, -0.2, -0.1, -0.05, 0.02, -0.1, 0.0, -0.1])
+    both = replaced(replaced(found, 0, flat, variance=0.001), 4, shaky, variance=0.01)
     assert judged(plan, both).decision.verdict == "NOT_SUPPORTED"
+
+
+def test_a_component_that_cannot_be_scored_does_not_switch_the_rules_off(enriched):
+    """Contaminated cells, one refuted component, one unscorable: undecided, with the codes of both."""
+    plan, found = enriched
+    refuted = replaced(replaced(found, 3, [-d for d in STRONG]), 2, [])
+    assert judged(plan, refuted).decision.verdict == "NOT_SUPPORTED"
+    controls = refuted.contrast.controls.assign(ok=False)
+    one = judged(plan, replace(refuted, contrast=replace(refuted.contrast, controls=controls)))
+    assert one.decision.verdict == "INCONCLUSIVE"
+    assert "CONTAMINATION" in one.decision.codes
+
+
+def test_a_component_that_goes_the_wrong_way_is_the_weakest(enriched):
+    plan, found = enriched
+    one = judged(plan, replaced(replaced(found, 1, [0.1, 0.5, 0.6, 0.2, 0.4, 0.3, -0.1, 0.2]), 4, [-d for d in STRONG]))
+    assert one.row["estimate"] < 0
+
+
+def test_covariates_of_the_plan_must_be_measured(enriched):
+    plan, found = enriched
+    assert judged(plan, found).decision.verdict == "SUPPORTED"
+    lacking = replace(found, contrast=replace(found.contrast, covariates_missing=("pct_mt",)))
+    one = judged(plan, lacking)
+    assert one.decision.verdict == "INCONCLUSIVE"
+    assert "NO_DATA" in one.decision.codes
+
+
+def test_refuting_levels_are_divided_by_the_number_of_components():
+    """Six true effects, each at its smallest effect of interest: one of them is refuted in at most 5 % of cohorts."""
+    rng = np.random.default_rng(4)
+    hits = 0
+    for _ in range(400):
+        shared = rng.normal(0, 0.5, 8)
+        parts = [part((0.25 + shared + rng.normal(0, 0.5, 8)).tolist(), minimum=0.25, variance=0.05) for _ in range(6)]
+        hits += any(one.refuted(1, of=6) for one in parts)
+    assert hits / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)

@@ -107,7 +107,7 @@ def marrow_cohort(shares, n_genes=300, seed=0):
 
 def axis(cohort, exclude=()):
     layout = within.choose(cohort.cells, **OPTIONS | {"max_reference": 100})
-    counts = sp.csr_matrix(cohort.counts[layout.table["row"].to_numpy()])
+    counts = cohort.take(layout.table["row"].to_numpy())
     return within.marrow_axis(cohort, counts, layout, group="DTC", exclude=exclude, seed=1), layout
 
 

@@ -88,7 +88,7 @@ def test_depth_of_the_compartments():
     ],
 )
 def test_what_is_planted_is_there(change, members, low, high):
-    plain = replace(NULL, slope_sd=0.0, dtc_floor=40, pt_cells=40)
+    plain = replace(NULL, slope_sd=0.0, dtc_floor=40, pt_cells=40, blood_cells=0)
     rows = ev.evidence_universe().members[members]
     moved = []
     for scenario in (plain, replace(plain, **change)):
