@@ -137,6 +137,7 @@ def _thresholds(
     tests = []
     if has_clone:
         tests.append((clone_q <= thresholds["fdr"], f"clone_q<={thresholds['fdr']:g}"))
+        tests.append((number["clone_llr_p"] <= thresholds["own_p"], f"clone_p<={thresholds['own_p']:g}"))
         tests.append((number["clone_fraction"] >= thresholds["fraction"], f"fraction>={thresholds['fraction']:.2f}"))
     if np.isfinite(other_q):
         tests.append((other_q <= thresholds["fdr"], f"burden_q<={thresholds['fdr']:g}"))

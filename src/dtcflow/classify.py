@@ -38,6 +38,9 @@ MIN_FRACTION = 1 / 3
 """Least share of the tumour's profile in a called cell. A tumour cell in 20 % ambient RNA still carries about 0.8."""
 HALF_PROFILE = 0.5
 """Share of the tumour's profile that a doublet of one tumour cell and one normal cell carries."""
+MAX_OWN_P = 0.05
+"""A called cell must speak for itself at this level, whatever its company: where nearly all candidates are tumour cells
+the adaptive false-discovery rate alone would let p-values of .2 pass."""
 MIN_DOUBLET_FRACTION = HALF_PROFILE / 2
 """Least share in a droplet of two cells: from here on half the profile is likelier than none. With a sixth, as it was,
 droplets whose genome speaks against the profile were called (log-likelihood ratios down to -103; ovarian patients 11
@@ -124,7 +127,7 @@ class CloneEvidence:
     llr: Floats
     fraction: Floats
     like: Bools
-    """``q`` and the share of the profile both reach their thresholds."""
+    """``q``, ``p`` and the share of the profile all reach their thresholds."""
     half: Bools
     """``q``, and the share that a doublet carries."""
     above_half: Bools
@@ -147,7 +150,7 @@ class CloneEvidence:
         fraction = cells["clone_fraction"].to_numpy(dtype=float)
         with np.errstate(divide="ignore", invalid="ignore"):
             z_half = (fraction - HALF_PROFILE) / cells["clone_fraction_se"].to_numpy(dtype=float)
-        significant = np.nan_to_num(q, nan=1.0) <= fdr
+        significant = (np.nan_to_num(q, nan=1.0) <= fdr) & (np.nan_to_num(p, nan=1.0) <= MAX_OWN_P)
         return cls(
             p,
             q,
@@ -245,7 +248,7 @@ def call_cells(cells: pd.DataFrame, *, fdr: float, tumour_lineage: str, genome: 
         mosaic_arms=mosaic,
         refusal=check.refusal,
         coated=coated,
-        thresholds={"fdr": fdr, "fraction": MIN_FRACTION, "arms": MIN_ARMS},
+        thresholds={"fdr": fdr, "own_p": MAX_OWN_P, "fraction": MIN_FRACTION, "arms": MIN_ARMS},
         clone_q=clone.q,
         other_q=other_q,
     )

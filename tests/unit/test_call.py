@@ -143,6 +143,16 @@ def test_a_genome_that_speaks_against_the_clone_is_not_called_however_good_its_c
     assert found["malignant_class"] == "epithelial_cnv_neutral"
 
 
+@pytest.mark.parametrize(("p", "call"), [(0.04, "malignant"), (0.06, "indeterminate")])
+def test_a_called_cell_speaks_for_itself_however_good_its_company(p: float, call: str) -> None:
+    clear = [cell(**(EPITHELIAL | CLONE)) for _ in range(50)]
+    weak = cell(**(EPITHELIAL | {"clone_llr": 1.0, "clone_llr_p": p, "clone_fraction": 0.9}))
+    found = classify(*clear, weak).iloc[-1]
+    assert found["malignancy_q"] <= 0.05
+    assert found["malignant_call"] == call
+    assert ("missed:clone_p<=0.05" in found["call_reasons"]) == (call != "malignant")
+
+
 def test_any_lineage_ignores_markers() -> None:
     calls = classify(cell(cell_type="unknown", is_candidate=True, **CLONE), lineage="any")
     assert calls["malignant_class"].tolist() == ["malignant_confirmed"]
