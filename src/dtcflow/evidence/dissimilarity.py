@@ -163,7 +163,7 @@ def _own_group(one: ArmCells, group: str, limit: int, *, patient: str, seed: int
     keep = (cells["group"] == group).to_numpy()
     if group == PRIMARY:
         clone = cells["clone_id"].fillna("").astype(str).where(keep, "")
-        keep &= ((clone != "") & (clone.map(clone.value_counts()) > 1)).to_numpy()
+        keep = keep & ((clone != "") & (clone.map(clone.value_counts()) > 1)).to_numpy()
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(cells["cell_id"].astype(str).to_numpy(dtype=object)[rows], kind="stable")]
     if rows.size > limit:
