@@ -87,7 +87,7 @@ bench-evidence: $(READY) ## error rates and power of the verdicts on simulated c
 
 lock: $(READY) ## recompile requirements.lock (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \
-		--all-extras pyproject.toml -o requirements.lock
+		--extra workflow --extra dev pyproject.toml -o requirements.lock
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
