@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+# numba reads this again and again and stops when it changes after its first use, and steps that run in this process set it
+os.environ["NUMBA_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).parents[1]
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (?P<rule>\w+):\n(?P<body>(?:    .*\n)*)", re.MULTILINE)
 

@@ -25,4 +25,5 @@ def test_every_primary_signature_stays_within_a_tenth_of_a_deviation(shifts):
     )
     assert (matched["mean_shift"].abs() <= 0.10).all()
     # single patients: the error of six splits of 156 cells is .03 to .04, so that .10 may be passed by chance
-    assert (matched["largest_shift"].abs() <= 0.10 + 2 * matched["its_error"]).all()
+    # (no error where one patient alone can be scored: then .10 holds as it stands)
+    assert (matched["largest_shift"].abs() <= 0.10 + 2 * matched["its_error"].fillna(0.0)).all()

@@ -34,7 +34,9 @@ def test_a_breast_cancer_agrees_with_the_labels_of_another_tool(finished):
     assert row["recall"] >= 0.95
     assert row["false_calls"] <= 1
     assert row["auc_clone_llr"] >= 0.99
-    assert row["auc_burden"] >= 0.99
+    # stage 1 alone, against a reference of 56 monocytes: .988 since the dispersion counts all of the difference between
+    # types (1.000 before)
+    assert row["auc_burden"] >= 0.98
 
 
 def test_oligodendrogliomas_with_positions_of_grch37_have_lost_1p_and_19q(finished, shared_data):
