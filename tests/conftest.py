@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-# numba reads this again and again and stops when it changes after its first use, and steps that run in this process set it
+# numba reads this again and again and stops when it changes after its first use; steps run in this process set it
 os.environ["NUMBA_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parents[1]
