@@ -41,7 +41,7 @@ def test_arms_of_a_tumour_cell_are_in_its_reasons(planted, inferred, settings) -
     named = [set(filter(None, text.split(","))) for text in tumour["altered_arms"]]
     assert np.mean([len(own & planted_events) >= 2 for own in named]) >= 0.8
     assert np.mean([len(own - planted_events) for own in named]) <= 0.5
-    assert tumour["call_reasons"].str.contains("passed:clone_q<=0.05,fraction>=0.33", regex=False).all()
+    assert tumour["call_reasons"].str.contains("passed:clone_q<=0.05,clone_p<=0.05,fraction>=0.33", regex=False).all()
     assert (calls.loc[~planted.tumour, "mosaic_arms"] == "").all()
 
 
