@@ -30,7 +30,7 @@ from dtcflow.evidence.claims import (
     gate_rules,
     result_rules,
 )
-from dtcflow.evidence.contrasts import Floats, Layout, thin
+from dtcflow.evidence.contrasts import Floats, Layout, ThinnedDraws
 from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, Cohort, Paired, evaluate_paired, patient_rows
@@ -142,12 +142,10 @@ def cycling_cells(
         Per depth repeat 1, 0 or NaN (no score) for each cell; empty when neither set can be scored.
     """
     found: list[Floats] = []
-    matrix = sp.csr_matrix(counts, dtype=np.float32)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
+    draws = ThinnedDraws(counts, share, layout, seed=seed)
     sets = None
-    for repeat in range(repeats if (share < 1).any() else 1):
-        lognorm = log_normalise(thin(matrix, share, layout, seed=seed, repeat=repeat))
+    for repeat in range(repeats if draws.again.size else 1):
+        lognorm = log_normalise(draws.whole(repeat))
         if sets is None:
             statistics = balanced_statistics(lognorm, genes, layout.side)
             sets = draw_matched_sets(

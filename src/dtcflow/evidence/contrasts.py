@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dtcflow.evidence.layout import SMALL_SAMPLES, Layout, lay_out, stream, tumour_patients
+from dtcflow.scores.thinning import Thinning
 
 __all__ = [
     "SMALL_SAMPLES",
@@ -24,13 +25,13 @@ __all__ = [
     "Floats",
     "GroupValues",
     "Layout",
+    "ThinnedDraws",
     "average",
     "depth_fractions",
     "differences",
     "group_values",
     "lay_out",
     "stream",
-    "thin",
     "trimmed_mean",
     "tumour_patients",
 ]
@@ -92,38 +93,47 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
     return shares
 
 
-def thin(counts: sp.csr_matrix, share: Floats, layout: Layout, *, seed: int, repeat: int) -> sp.csr_matrix:
-    """Binomially thin each cell to its share of transcripts.
+class ThinnedDraws:
+    """Counts at harmonised depth, drawn anew for each depth repeat.
 
     Parameters
     ----------
     counts
-        Cells x genes, whole numbers, rows in the order of ``layout.table``; sorted indices.
+        Cells x genes, whole numbers without stored zeros, rows in the order of ``layout.table``, genes by name.
     share
         Probability with which each transcript of a cell is kept.
     layout
         The cells; each patient has a random stream of their own.
-    seed, repeat
-        Start of the streams, and which of the repeated draws this is.
+    seed
+        Start of the streams.
 
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        float32, zeros removed.
+    Attributes
+    ----------
+    again
+        Rows that lose transcripts; the others are the same in every draw.
     """
-    lengths = np.diff(counts.indptr)
-    kept = np.array(counts.data, dtype=np.int64)
-    patient = layout.patient
-    for index, name in enumerate(layout.patients):
-        rng = stream(seed, "thin", name, repeat)
-        rows = np.flatnonzero((patient == index) & (share < 1.0))
-        if rows.size == 0:
-            continue
-        entries = np.concatenate([np.arange(counts.indptr[r], counts.indptr[r + 1]) for r in rows])
-        kept[entries] = rng.binomial(kept[entries], np.repeat(share[rows], lengths[rows]))
-    out = sp.csr_matrix((kept.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
-    out.eliminate_zeros()
-    return out
+
+    def __init__(self, counts: sp.csr_matrix, share: Floats, layout: Layout, *, seed: int) -> None:
+        self.again: NDArray[np.int64] = np.flatnonzero(share < 1.0)
+        self._counts, self._patients, self._seed = counts, layout.patients, seed
+        self._thinning = Thinning(counts[self.again], share[self.again], layout.patient[self.again])
+
+    def part(self, repeat: int) -> sp.csr_matrix:
+        """Rows :attr:`again` of a draw, float32."""
+        return self._thinning.draw(lambda patient: stream(self._seed, "thin", self._patients[patient], repeat))
+
+    def whole(self, repeat: int) -> sp.csr_matrix:
+        """All rows of a draw, float32."""
+        return self.filled(self.part(repeat))
+
+    def filled(self, part: sp.csr_matrix) -> sp.csr_matrix:
+        """All rows, with ``part`` in the place of the rows :attr:`again`."""
+        if not self.again.size:
+            return self._counts
+        n = self._counts.shape[0]
+        place = np.arange(n)
+        place[self.again] = n + np.arange(self.again.size)
+        return sp.csr_matrix(sp.vstack([self._counts, part], format="csr")[place])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

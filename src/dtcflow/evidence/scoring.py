@@ -12,7 +12,15 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from dtcflow.evidence.alternatives import ALTERNATIVE_REPEATS, Alternative, CellCounts, alternative_scores
-from dtcflow.evidence.contrasts import Floats, GroupValues, Layout, average, depth_fractions, group_values, stream
+from dtcflow.evidence.contrasts import (
+    Floats,
+    GroupValues,
+    Layout,
+    ThinnedDraws,
+    average,
+    depth_fractions,
+    group_values,
+)
 from dtcflow.scores.calibrated import (
     OK,
     MatchedSets,
@@ -25,7 +33,6 @@ from dtcflow.scores.calibrated import (
 )
 from dtcflow.scores.matching import MIN_GENES
 from dtcflow.scores.signatures import GeneSet, Synonyms
-from dtcflow.scores.thinning import Thinning
 
 _LOG = logging.getLogger(__name__)
 
@@ -156,15 +163,10 @@ def score_contrast(
     counts.eliminate_zeros()
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     share = depth_fractions(totals, layout)
-    again = np.flatnonzero(share < 1.0)
+    draws = ThinnedDraws(counts, share, layout, seed=seed)
+    again = draws.again
     repeats = repeats if again.size else 1
-    patients = layout.patient[again]
-    thinning = Thinning(counts[again], share[again], patients)
-
-    def thinned(repeat: int) -> sp.csr_matrix:
-        return thinning.draw(lambda patient: stream(seed, "thin", layout.patients[patient], repeat))
-
-    parts = [_replaced(counts, again, thinned(0))]
+    parts = [draws.whole(0)]
     lognorm = log_normalise(parts[0])
     statistics = balanced_statistics(lognorm, genes, layout.side)
     sets = draw_matched_sets(
@@ -186,9 +188,9 @@ def score_contrast(
     matched, depth = [first], [_depth(parts[0])]
     null = {name: [group_values(z, layout, trim=trim)] for name, z in scored_null.items()}
     for repeat in range(1, repeats):
-        part = thinned(repeat)
+        part = draws.part(repeat)
         if alternatives and repeat < ALTERNATIVE_REPEATS:
-            parts.append(_replaced(counts, again, part))
+            parts.append(draws.filled(part))
         z, at = first.copy(), depth[0].copy()
         applied, nulls = apply_sets_and_null(log_normalise(part), sets, tested)
         z[again] = applied.z
@@ -233,16 +235,6 @@ def score_contrast(
         n_genes_used=len(genes),
         alternatives=others,
     )
-
-
-def _replaced(counts: sp.csr_matrix, rows: NDArray[np.int64], other: sp.csr_matrix) -> sp.csr_matrix:
-    """Return ``counts`` with these rows exchanged for those of ``other``."""
-    if rows.size == 0:
-        return counts
-    rest = np.setdiff1d(np.arange(counts.shape[0]), rows)
-    place = np.empty(counts.shape[0], dtype=np.int64)
-    place[np.concatenate([rest, rows])] = np.arange(counts.shape[0])
-    return sp.csr_matrix(sp.vstack([counts[rest], other], format="csr")[place])
 
 
 def _coverage(sets: MatchedSets, z: Floats, log_counts: Floats) -> pd.DataFrame:

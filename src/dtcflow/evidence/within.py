@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dtcflow.cells import single_malignant
 from dtcflow.evidence.adjust import MIN_KNOWN
-from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, stream, thin, tumour_patients
+from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, ThinnedDraws, stream, tumour_patients
 from dtcflow.evidence.inference import MetaAnalysis, random_effects
 from dtcflow.evidence.paired import Cohort
 from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS
@@ -219,7 +219,7 @@ def prepare(
     detected = np.diff(counts.indptr).astype(np.float64)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     axis = marrow_axis(cohort, counts, layout, group=group, exclude=exclude, seed=seed)
-    counts = thin(counts, _reference_share(totals, layout), layout, seed=seed, repeat=0)
+    counts = ThinnedDraws(counts, _reference_share(totals, layout), layout, seed=seed).whole(0)
     lognorm = log_normalise(counts)
     side = layout.side
     # without reference cells the group's own statistics are all there is to match random sets on

@@ -142,7 +142,7 @@ def test_thinning_keeps_the_expected_share_and_never_adds():
     layout = two_patients()
     counts = counts_for(layout, 4000)
     share = np.where(layout.side == 1, 0.3, 1.0)
-    out = con.thin(counts, share, layout, seed=1, repeat=0)
+    out = con.ThinnedDraws(counts, share, layout, seed=1).whole(0)
     before, after = (np.asarray(m.sum(axis=1)).ravel() for m in (counts, out))
     # binomial: 8,000 transcripts at .3 have a standard error of .005
     assert after / before == pytest.approx(share, abs=0.02)
@@ -155,11 +155,11 @@ def test_thinning_keeps_the_expected_share_and_never_adds():
 def test_thinning_is_seeded_and_each_patient_has_a_stream():
     layout = two_patients()
     counts, share = counts_for(layout), np.full(15, 0.5)
-    first = con.thin(counts, share, layout, seed=1, repeat=0)
-    assert (con.thin(counts, share, layout, seed=1, repeat=0) != first).nnz == 0
-    assert (con.thin(counts, share, layout, seed=1, repeat=1) != first).nnz > 0
+    first = con.ThinnedDraws(counts, share, layout, seed=1).whole(0)
+    assert (con.ThinnedDraws(counts, share, layout, seed=1).whole(0) != first).nnz == 0
+    assert (con.ThinnedDraws(counts, share, layout, seed=1).whole(1) != first).nnz > 0
     only_b = np.where(layout.patient == 1, 0.5, 1.0)
-    alone = con.thin(counts, only_b, layout, seed=1, repeat=0)
+    alone = con.ThinnedDraws(counts, only_b, layout, seed=1).whole(0)
     own = layout.patient == 1
     assert (alone[own] != first[own]).nnz == 0
 
