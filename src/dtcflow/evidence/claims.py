@@ -383,23 +383,8 @@ def judge_paired(
     """
     claim, fit = found.claim, found.fit
     wanted = candidate(
-        supports=supports(
-            estimate=fit.estimate,
-            low=fit.ci_low,
-            high=fit.ci_high,
-            p_adjusted=p_adjusted,
-            sign=claim.sign,
-            sesoi=claim.sesoi,
-            alpha=rules.alpha,
-        ),
-        refutes=refutes(
-            high90=fit.ci90_high,
-            low90=fit.ci90_low,
-            low=fit.ci_low,
-            high=fit.ci_high,
-            sign=claim.sign,
-            sesoi=claim.sesoi,
-        ),
+        supports=supports(fit, p_adjusted=p_adjusted, sign=claim.sign, sesoi=claim.sesoi, alpha=rules.alpha),
+        refutes=refutes(fit, sign=claim.sign, sesoi=claim.sesoi),
     )
     checks = data_rules(found, rules)
     checks += [*gate_rules(gates), *attainable_rule(p_attainable, rules)]

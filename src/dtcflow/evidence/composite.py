@@ -44,6 +44,8 @@ from dtcflow.scores.cycle import CYCLING_Z, cycle_sets
 from dtcflow.scores.signatures import GeneSet, Synonyms
 
 CYCLING: Final = "share of cycling cells"
+ENDPOINTS: Final = 2
+"""Score and share of cycling cells."""
 
 
 def angle(cycling: Floats | float, cells: Floats | float) -> Floats:
@@ -341,15 +343,7 @@ def _cycling_rules(found: Composite, rules: Rules, wanted: str, blocks: str) -> 
 
 
 def _cycling_candidate(found: Composite) -> str:
-    fit, sign = found.fit, -found.claim.sign
-    against = refutes(
-        high90=fit.ci90_high,
-        low90=fit.ci90_low,
-        low=fit.ci_low,
-        high=fit.ci_high,
-        sign=sign,
-        sesoi=found.claim.cycling_sesoi,
-    )
+    against = refutes(found.fit.one_of(ENDPOINTS), sign=-found.claim.sign, sesoi=found.claim.cycling_sesoi)
     return "NOT_SUPPORTED" if against else "INCONCLUSIVE"
 
 
@@ -382,31 +376,16 @@ def judge_composite(
     contrast; the share of cycling cells moves the other way, with a 95 % interval that excludes 0 and an estimate of
     at least ``cycling_sesoi``; each purged signature keeps the sign and half of ``sesoi``; every rule holds.
     NOT_SUPPORTED: one of the two endpoints is refuted (90 % interval below its smallest effect of interest, or 95 %
-    interval beyond 0 on the other side) and every rule holds: where primary cells hardly cycle there is no room for
-    the share to fall, and nothing is refuted. The estimate and interval shown are those of the score.
+    interval beyond 0 on the other side, their tails halved because either would do) and every rule holds: where primary
+    cells hardly cycle there is no room for the share to fall, and nothing is refuted. The estimate and
+    interval shown are those of the score.
     """
     claim, contrast, fit = found.claim, found.contrast, found.contrast.fit
-    score_supported = supports(
-        estimate=fit.estimate,
-        low=fit.ci_low,
-        high=fit.ci_high,
-        p_adjusted=p_adjusted,
-        sign=claim.sign,
-        sesoi=claim.sesoi,
-        alpha=rules.alpha,
-    )
-    limits = {"high90": fit.ci90_high, "low90": fit.ci90_low, "low": fit.ci_low, "high": fit.ci_high}
-    against = refutes(**limits, sign=claim.sign, sesoi=claim.sesoi)
+    level = {"p_adjusted": p_adjusted, "alpha": rules.alpha}
+    score_supported = supports(fit, sign=claim.sign, sesoi=claim.sesoi, **level)
+    against = refutes(fit.one_of(ENDPOINTS), sign=claim.sign, sesoi=claim.sesoi)
     cycling = found.fit
-    cycling_supported = supports(
-        estimate=cycling.estimate,
-        low=cycling.ci_low,
-        high=cycling.ci_high,
-        p_adjusted=p_adjusted,
-        sign=-claim.sign,
-        sesoi=claim.cycling_sesoi,
-        alpha=rules.alpha,
-    )
+    cycling_supported = supports(cycling, sign=-claim.sign, sesoi=claim.cycling_sesoi, **level)
     wanted = candidate(
         supports=score_supported and cycling_supported,
         refutes=against or _cycling_candidate(found) == "NOT_SUPPORTED",

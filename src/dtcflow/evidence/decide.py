@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pandas as pd
 
@@ -99,18 +99,31 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decisi
     return Decision("INCONCLUSIVE", order_codes(codes))
 
 
-def supports(
-    *, estimate: float, low: float, high: float, p_adjusted: float, sign: int, sesoi: float, alpha: float
-) -> bool:
+class Limits(Protocol):
+    """An estimate over patients with its 95 % and 90 % limits."""
+
+    @property
+    def estimate(self) -> float: ...  # noqa: D102
+    @property
+    def ci_low(self) -> float: ...  # noqa: D102
+    @property
+    def ci_high(self) -> float: ...  # noqa: D102
+    @property
+    def ci90_low(self) -> float: ...  # noqa: D102
+    @property
+    def ci90_high(self) -> float: ...  # noqa: D102
+
+
+def supports(found: Limits, *, p_adjusted: float, sign: int, sesoi: float, alpha: float) -> bool:
     """Adjusted p below alpha, 95 % interval beyond zero in the predicted direction, estimate at least the SESOI."""
-    limit = low if sign > 0 else -high
-    return bool(p_adjusted < alpha and limit > 0 and estimate * sign >= sesoi)
+    limit = found.ci_low if sign > 0 else -found.ci_high
+    return bool(p_adjusted < alpha and limit > 0 and found.estimate * sign >= sesoi)
 
 
-def refutes(*, high90: float, low90: float, low: float, high: float, sign: int, sesoi: float) -> bool:
+def refutes(found: Limits, *, sign: int, sesoi: float) -> bool:
     """90 % interval below the SESOI, or 95 % interval beyond zero on the other side."""
-    upper90 = high90 if sign > 0 else -low90
-    upper95 = high if sign > 0 else -low
+    upper90 = found.ci90_high if sign > 0 else -found.ci90_low
+    upper95 = found.ci_high if sign > 0 else -found.ci_low
     return bool(math.isfinite(upper90) and (upper90 < sesoi or upper95 < 0))
 
 
@@ -129,13 +142,12 @@ def overturned(wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: fl
     if wanted not in ("SUPPORTED", "NOT_SUPPORTED"):
         return []
     out = []
-    for row in leave_one_out.to_dict("records"):
+    row: Any  # a named tuple whose types pandas cannot tell
+    for row in leave_one_out.itertuples():
         if wanted == "SUPPORTED":
-            low = row["ci_low"] if sign > 0 else -row["ci_high"]
-            kept = low > 0 and row["estimate"] * sign >= sesoi
+            kept = supports(row, p_adjusted=0.0, sign=sign, sesoi=sesoi, alpha=1.0)
         else:
-            limits = {"low90": row["ci90_low"], "high90": row["ci90_high"]}
-            kept = refutes(**limits, low=row["ci_low"], high=row["ci_high"], sign=sign, sesoi=sesoi)
+            kept = refutes(row, sign=sign, sesoi=sesoi)
         if not kept:
-            out.append(str(row["patient_id"]))
+            out.append(str(row.patient_id))
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from dtcflow.cnv.arms import ArmStatistics
 from dtcflow.contracts import ContractError
-from dtcflow.evidence.claims import NAN, Judged, claim_row
+from dtcflow.evidence.claims import Judged, claim_row
 from dtcflow.evidence.contrasts import tumour_patients
 from dtcflow.evidence.decide import Rule, candidate, decide
 from dtcflow.evidence.dissimilarity import ArmCells, Dissimilarity, arm_cells
-from dtcflow.evidence.numeric import Interval, data_checks, patient_check, precision_check
+from dtcflow.evidence.numeric import Case, data_checks, patient_check, precision_check
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
 from dtcflow.evidence.rarity import Rarity
@@ -93,13 +93,9 @@ def judge_dissimilarity(
     claim: Claim,
     found: Dissimilarity,
     rules: Rules,
+    case: Case,
     *,
-    absent: Sequence[str],
-    doubts: Sequence[str],
     given: bool,
-    p_adjusted: float,
-    gates: Mapping[str, str],
-    p_attainable: float = NAN,
 ) -> Judged:
     """Apply the plan to C3.
 
@@ -108,24 +104,14 @@ def judge_dissimilarity(
     cell was given at all.
     """
     fit, sesoi = found.fit, claim.sesoi
-    held = bool(p_adjusted < rules.alpha and fit.ci_high < sesoi)
+    held = bool(case.p_adjusted < rules.alpha and fit.ci_high < sesoi)
     wanted = candidate(supports=held, refutes=bool(fit.ci90_low > sesoi))
     n = int(found.patients["usable"].sum())
-    checks = data_checks(
-        claim,
-        rules,
-        n=n,
-        n_called=found.n_called,
-        absent=absent,
-        doubts=doubts,
-        gates=gates,
-        p_attainable=p_attainable,
-    )
+    checks = data_checks(claim, rules, case, n=n, n_called=found.n_called)
     if not given:
         checks.append(Rule("copy number by cell", 0, 1, False, "NO_DATA", "no copy number by cell was given"))
     if fit.n >= rules.estimate_patients:
-        interval = Interval(fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high)
-        checks.append(precision_check(interval, allowed=sesoi, sign=-1, beyond=sesoi))
+        checks.append(precision_check(fit, allowed=sesoi, sign=-1, beyond=sesoi))
         # R is compared with the threshold, not with 0: both are moved there
         moved = found.leave_one_out.copy()
         for name in ("estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"):
@@ -143,7 +129,7 @@ def judge_dissimilarity(
         ci_low=fit.ci_low,
         ci_high=fit.ci_high,
         p_value=found.test.p_value,
-        p_adjusted=p_adjusted,
+        p_adjusted=case.p_adjusted,
         sesoi=sesoi,
         mde80=sesoi - minimum_detectable_effect(sd, fit.n, alpha=rules.alpha),
         patients_needed=patients_needed(
@@ -167,12 +153,7 @@ def judge_rarity(
     claim: Claim,
     found: Rarity,
     rules: Rules,
-    *,
-    absent: Sequence[str],
-    doubts: Sequence[str],
-    p_adjusted: float,
-    gates: Mapping[str, str],
-    p_attainable: float = NAN,
+    case: Case,
 ) -> Judged:
     """Apply the plan to C1.
 
@@ -182,18 +163,9 @@ def judge_rarity(
     count, so that none in the whole cohort is no lack of data.
     """
     sesoi, n = claim.sesoi, int(found.patients["usable"].sum())
-    held = bool(p_adjusted < rules.alpha and found.high < sesoi)
+    held = bool(case.p_adjusted < rules.alpha and found.high < sesoi)
     wanted = candidate(supports=held, refutes=bool(found.low90 > sesoi))
-    checks = data_checks(
-        claim,
-        rules,
-        n=n,
-        n_called=max(found.n_called, 1),
-        absent=absent,
-        doubts=doubts,
-        gates=gates,
-        p_attainable=p_attainable,
-    )[1:]
+    checks = data_checks(claim, rules, case, n=n, n_called=max(found.n_called, 1))[1:]
     words = f"{n} patients have a number of nucleated marrow cells (unenriched, or nucleated_cells_screened)"
     checks.append(Rule("denominator", n, 1, n > 0, "NO_DATA", words))
     decision = decide(wanted, checks, tested=n >= max(2, rules.estimate_patients))
@@ -207,7 +179,7 @@ def judge_rarity(
         ci_low=found.low,
         ci_high=found.high,
         p_value=found.test.p_value,
-        p_adjusted=p_adjusted,
+        p_adjusted=case.p_adjusted,
         sesoi=sesoi,
         patients_needed=patients_needed(
             found.fit.estimate, spread(own), alpha=rules.alpha, minimum=rules.confirmatory_patients

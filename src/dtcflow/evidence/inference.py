@@ -6,7 +6,8 @@ Everything here takes one number per patient. Cells have been reduced to patient
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,6 +59,22 @@ class MetaAnalysis:
     i2: float
     q: float
     hksj_scale: float
+
+    def one_of(self, parts: int) -> MetaAnalysis:
+        """The same mean with the tails of both intervals divided by ``parts`` (Bonferroni).
+
+        Where one refuted part of several refutes a claim, this keeps the error of the refutation at its level.
+        """
+        if parts == 1 or self.n < 2 or not math.isfinite(self.standard_error):
+            return self
+        half, half90 = (_t_quantile(tail / parts, self.n - 1) * self.standard_error for tail in (0.025, 0.05))
+        return replace(
+            self,
+            ci_low=self.estimate - half,
+            ci_high=self.estimate + half,
+            ci90_low=self.estimate - half90,
+            ci90_high=self.estimate + half90,
+        )
 
     def as_dict(self) -> dict[str, float | int]:
         """Plain mapping, for JSON."""

@@ -9,38 +9,35 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dtcflow.evidence.claims import NAN, attainable_rule, enough_patients, gate_rules, identity_rule, present
-from dtcflow.evidence.decide import Rule, overturned
+from dtcflow.evidence.decide import Limits, Rule, overturned
 from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
 from dtcflow.scores.calibrated import OK
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Estimate over patients with its 95 % and 90 % limits."""
+class Case:
+    """What a judge needs besides the result and the plan.
 
-    estimate: float
-    low: float
-    high: float
-    low90: float
-    high90: float
+    Attributes
+    ----------
+    absent
+        Compartments of the claim's groups that the cohort has no sample of.
+    doubts
+        Pairs of patients that may be one person, in words.
+    p_adjusted, p_attainable
+        P value within the family; the smallest it could be were the patients unanimous.
+    gates
+        Verdict of each gate.
+    """
 
-    @property
-    def half90(self) -> float:
-        """Half of the width of the 90 % interval."""
-        return (self.high90 - self.low90) / 2
+    absent: Sequence[str]
+    doubts: Sequence[str]
+    p_adjusted: float
+    gates: Mapping[str, str]
+    p_attainable: float = NAN
 
 
-def data_checks(
-    claim: Claim,
-    rules: Rules,
-    *,
-    n: int,
-    n_called: int,
-    absent: Sequence[str],
-    doubts: Sequence[str],
-    gates: Mapping[str, str],
-    p_attainable: float,
-) -> list[Rule]:
+def data_checks(claim: Claim, rules: Rules, case: Case, *, n: int, n_called: int) -> list[Rule]:
     """Rules on the data that every claim about the cells of one group has."""
     group = POPULATIONS[claim.a]
     return [
@@ -52,11 +49,11 @@ def data_checks(
             "NO_TUMOUR_CELLS",
             f"{n_called} {group.cell}s called in {group.place}",
         ),
-        *present(tuple(absent)),
-        identity_rule(doubts),
+        *present(tuple(case.absent)),
+        identity_rule(case.doubts),
         enough_patients(n, rules),
-        *gate_rules(gates),
-        *attainable_rule(p_attainable, rules),
+        *gate_rules(case.gates),
+        *attainable_rule(case.p_attainable, rules),
     ]
 
 
@@ -84,12 +81,13 @@ def quality_checks(
     return checks
 
 
-def precision_check(found: Interval, *, allowed: float, sign: int, beyond: float) -> Rule:
+def precision_check(found: Limits, *, allowed: float, sign: int, beyond: float) -> Rule:
     """The 90 % interval is narrow enough, or the 95 % interval lies wholly beyond ``beyond`` on the predicted side."""
-    nearest = found.low if sign > 0 else -found.high
-    holds = bool(found.half90 <= allowed or nearest > beyond * sign)
-    words = f"the 90 % interval reaches {found.half90:.2g} to either side; at most {allowed:g} is allowed"
-    return Rule("half-width of the 90 % interval", found.half90, allowed, holds, "IMPRECISE", words)
+    half = (found.ci90_high - found.ci90_low) / 2
+    nearest = found.ci_low if sign > 0 else -found.ci_high
+    holds = bool(half <= allowed or nearest > beyond * sign)
+    words = f"the 90 % interval reaches {half:.2g} to either side; at most {allowed:g} is allowed"
+    return Rule("half-width of the 90 % interval", half, allowed, holds, "IMPRECISE", words)
 
 
 def patient_check(wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: float) -> Rule:

@@ -271,22 +271,8 @@ def simulate_outcome(plan: Plan, claim: Claim, design: Design, effect: float, rn
     others = len(family) - 1 if claim.id in family else 0
     p_adjusted = min(1.0, test.p_value * (1 + others))  # Holm, this p the smallest
     null = rng.standard_normal(rules.random_sets) * math.sqrt(float(values.variance[values.usable, 0].mean()) / fit.n)
-    decided = supports(
-        estimate=fit.estimate,
-        low=fit.ci_low,
-        high=fit.ci_high,
-        p_adjusted=p_adjusted,
-        sign=claim.sign,
-        sesoi=claim.sesoi,
-        alpha=rules.alpha,
-    ) or refutes(
-        high90=fit.ci90_high,
-        low90=fit.ci90_low,
-        low=fit.ci_low,
-        high=fit.ci_high,
-        sign=claim.sign,
-        sesoi=claim.sesoi,
-    )
+    held = supports(fit, p_adjusted=p_adjusted, sign=claim.sign, sesoi=claim.sesoi, alpha=rules.alpha)
+    decided = held or refutes(fit, sign=claim.sign, sesoi=claim.sesoi)
     found = replace(start, fit=fit, test=test, adjusted=fit, null=null, p_gene_set=set_null_p(fit.estimate, null))
     if decided or fit.estimate * claim.sign >= claim.sesoi:  # no rule reads it otherwise
         found = replace(found, robustness=_robustness(claim, rules, layout, cells, values, fit.estimate))

@@ -20,6 +20,7 @@ from dtcflow.evidence.existence import evaluate_existence
 from dtcflow.evidence.genome_claims import PatientGenomes, genomes_of, judge_dissimilarity, judge_rarity
 from dtcflow.evidence.identity import identity_share
 from dtcflow.evidence.layout import at_timepoint
+from dtcflow.evidence.numeric import Case
 from dtcflow.evidence.paired import Cohort, Paired, doubts_among, evaluate_paired
 from dtcflow.evidence.plan import POPULATIONS, Claim, Plan, Rules
 from dtcflow.evidence.plan_checks import claim_panel
@@ -180,10 +181,12 @@ class _Facts:
     """A result with the facts of the cohort its judge needs."""
 
     found: Any
-    options: dict[str, Any]
+    absent: tuple[str, ...]
+    doubts: tuple[str, ...]
+    options: dict[str, bool]
 
 
-def _with_facts(context: Context, claim: Claim, found: Any, p: float, n: int, **options: Any) -> Evaluated:
+def _with_facts(context: Context, claim: Claim, found: Any, p: float, n: int, **options: bool) -> Evaluated:
     patients = found.patients.assign(analysis="primary", contrast=claim.contrast)
     if "samples_left_out" in patients:
         patients["samples_left_out"] = (
@@ -191,14 +194,15 @@ def _with_facts(context: Context, claim: Claim, found: Any, p: float, n: int, **
         )
     usable = patients.loc[patients["usable"].astype(bool), "patient_id"].astype(str).tolist()
     doubts = doubts_among(context.cohort.doubts, usable)
-    options |= {"absent": _absent(context, claim), "doubts": doubts}
-    return Evaluated(claim, _Facts(found, options), patients, p, smallest_p(n) if n else NAN)
+    facts = _Facts(found, _absent(context, claim), doubts, options)
+    return Evaluated(claim, facts, patients, p, smallest_p(n) if n else NAN)
 
 
 def _judge_facts(judge: Callable[..., Judged]) -> Callable[[Evaluated, Bench], Judged]:
     def apply(one: Evaluated, bench: Bench) -> Judged:
         facts: _Facts = one.result
-        return judge(one.claim, facts.found, bench.rules, **facts.options, **bench.options())
+        case = Case(absent=facts.absent, doubts=facts.doubts, **bench.options())
+        return judge(one.claim, facts.found, bench.rules, case, **facts.options)
 
     return apply
 

@@ -29,7 +29,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from dtcflow.evidence.claims import (
     NAN,
@@ -43,7 +42,7 @@ from dtcflow.evidence.claims import (
 )
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
-from dtcflow.evidence.decide import Rule, candidate, decide, overturned, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
 from dtcflow.evidence.numeric import covariate_check
 from dtcflow.evidence.paired import BLANK, NO_TEST, Paired, patient_rows
@@ -92,27 +91,11 @@ class Component:
         One refuted component of ``of`` refutes the claim: the levels of both one-sided limits (5 and 2.5 %) are divided
         by their number. (Support needs all of them, and no such division.)
         """
-        fit = self.fit
-        if fit.n < 2 or not math.isfinite(fit.standard_error):
-            return False
-        upper90, upper95 = (
-            sign * fit.estimate + float(stats.t.isf(tail / of, fit.n - 1)) * fit.standard_error
-            for tail in (0.05, 0.025)
-        )
-        return bool(upper90 < self.minimum or upper95 < 0)
+        return refutes(self.fit.one_of(of), sign=sign, sesoi=self.minimum)
 
     def holds(self, sign: int, *, p: float, alpha: float) -> bool:
         """Whether the component holds, at this p value."""
-        fit = self.fit
-        return supports(
-            estimate=fit.estimate,
-            low=fit.ci_low,
-            high=fit.ci_high,
-            p_adjusted=p,
-            sign=sign,
-            sesoi=self.minimum,
-            alpha=alpha,
-        )
+        return supports(self.fit, p_adjusted=p, sign=sign, sesoi=self.minimum, alpha=alpha)
 
 
 def component(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dtcflow.evidence.claims import NAN, Judged, claim_row
+from dtcflow.evidence.claims import Judged, claim_row
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.decide import Rule, candidate, decide, refutes, supports
 from dtcflow.evidence.duality import Duality
 from dtcflow.evidence.existence import Existence
 from dtcflow.evidence.numeric import (
-    Interval,
+    Case,
     covariate_check,
     data_checks,
     null_check,
@@ -36,13 +35,9 @@ def judge_existence(
     claim: Claim,
     found: Existence,
     rules: Rules,
+    case: Case,
     *,
-    absent: Sequence[str],
-    doubts: Sequence[str],
     plate: bool,
-    p_adjusted: float,
-    gates: Mapping[str, str],
-    p_attainable: float = NAN,
 ) -> Judged:
     """Apply the plan to P1.
 
@@ -54,22 +49,9 @@ def judge_existence(
     ``subset_cells`` cells or more: in fewer cells a rare subset need not be there.
     """
     fit, tail = found.fit, found.tail_fit
-    limits = {"low": fit.ci_low, "high": fit.ci_high}
-    held = supports(
-        estimate=fit.estimate, **limits, p_adjusted=p_adjusted, sign=1, sesoi=claim.sesoi, alpha=rules.alpha
-    )
-    against = refutes(high90=fit.ci90_high, low90=fit.ci90_low, **limits, sign=1, sesoi=claim.sesoi)
-    wanted = candidate(supports=held and tail.ci_low > 0, refutes=against)
-    checks = data_checks(
-        claim,
-        rules,
-        n=int(found.patients["usable"].sum()),
-        n_called=found.n_called,
-        absent=absent,
-        doubts=doubts,
-        gates=gates,
-        p_attainable=p_attainable,
-    )
+    held = supports(fit, p_adjusted=case.p_adjusted, sign=1, sesoi=claim.sesoi, alpha=rules.alpha)
+    wanted = candidate(supports=held and tail.ci_low > 0, refutes=refutes(fit, sign=1, sesoi=claim.sesoi))
+    checks = data_checks(claim, rules, case, n=int(found.patients["usable"].sum()), n_called=found.n_called)
     checks += quality_checks(found.coverage, [claim.primary_signature], found.median_genes, rules, plate=plate)
     if fit.n >= rules.estimate_patients:
         checks += _existence_checks(claim, found, rules, wanted)
@@ -85,7 +67,7 @@ def judge_existence(
         ci_low=fit.ci_low,
         ci_high=fit.ci_high,
         p_value=existence_p(found),
-        p_adjusted=p_adjusted,
+        p_adjusted=case.p_adjusted,
         p_gene_set=found.p_gene_set,
         sesoi=claim.sesoi,
         mde80=minimum_detectable_effect(sd, fit.n, alpha=rules.alpha),
@@ -113,9 +95,8 @@ def judge_existence(
 
 def _existence_checks(claim: Claim, found: Existence, rules: Rules, wanted: str) -> list[Rule]:
     fit, tail, need = found.fit, found.tail_fit, rules.confirmatory_patients
-    interval = Interval(fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high)
     checks = [
-        precision_check(interval, allowed=claim.sesoi, sign=1, beyond=claim.sesoi),
+        precision_check(fit, allowed=claim.sesoi, sign=1, beyond=claim.sesoi),
         patient_check(wanted, found.leave_one_out, sign=1, sesoi=claim.sesoi),
         null_check(found.p_gene_set, found.null.size, rules),
     ]
@@ -177,13 +158,9 @@ def judge_duality(
     claim: Claim,
     found: Duality,
     rules: Rules,
+    case: Case,
     *,
-    absent: Sequence[str],
-    doubts: Sequence[str],
     plate: bool,
-    p_adjusted: float,
-    gates: Mapping[str, str],
-    p_attainable: float = NAN,
 ) -> Judged:
     """Apply the plan to P4.
 
@@ -192,33 +169,14 @@ def judge_duality(
     interval lies below ``sesoi``, or the 95 % interval beyond 0 on the other side. Every rule holds either way.
     """
     sign = claim.sign
-    held = supports(
-        estimate=found.estimate,
-        low=found.ci_low,
-        high=found.ci_high,
-        p_adjusted=p_adjusted,
-        sign=sign,
-        sesoi=claim.sesoi,
-        alpha=rules.alpha,
-    )
-    limits = {"high90": found.ci90_high, "low90": found.ci90_low, "low": found.ci_low, "high": found.ci_high}
-    wanted = candidate(supports=held, refutes=refutes(**limits, sign=sign, sesoi=claim.sesoi))
+    held = supports(found, p_adjusted=case.p_adjusted, sign=sign, sesoi=claim.sesoi, alpha=rules.alpha)
+    wanted = candidate(supports=held, refutes=refutes(found, sign=sign, sesoi=claim.sesoi))
     n = int(found.patients["usable"].sum())
-    checks = data_checks(
-        claim,
-        rules,
-        n=n,
-        n_called=found.n_called,
-        absent=absent,
-        doubts=doubts,
-        gates=gates,
-        p_attainable=p_attainable,
-    )
+    checks = data_checks(claim, rules, case, n=n, n_called=found.n_called)
     names = [claim.primary_signature, claim.dormancy_signature]
     checks += quality_checks(found.coverage, names, found.median_genes, rules, plate=plate)
     if found.fit.n >= rules.estimate_patients:
-        interval = Interval(found.estimate, found.ci_low, found.ci_high, found.ci90_low, found.ci90_high)
-        checks.append(precision_check(interval, allowed=claim.sesoi, sign=sign, beyond=claim.sesoi * sign))
+        checks.append(precision_check(found, allowed=claim.sesoi, sign=sign, beyond=claim.sesoi * sign))
         checks.append(patient_check(wanted, found.leave_one_out, sign=sign, sesoi=claim.sesoi))
         checks.append(null_check(found.p_gene_set, found.null.size, rules))
         if claim.covariates:
@@ -235,7 +193,7 @@ def judge_duality(
         ci_low=found.ci_low,
         ci_high=found.ci_high,
         p_value=found.test.p_value,
-        p_adjusted=p_adjusted,
+        p_adjusted=case.p_adjusted,
         p_gene_set=found.p_gene_set,
         sesoi=claim.sesoi,
         mde80=minimum_detectable_effect(sd, found.fit.n, alpha=rules.alpha),

@@ -18,6 +18,7 @@ from dtcflow.evidence.composite import (
     joint_p,
     judge_composite,
 )
+from dtcflow.evidence.decide import refutes
 from dtcflow.evidence.inference import random_effects, sign_flip
 from dtcflow.evidence.plan import load_plan
 from dtcflow.evidence.run import cohort_of
@@ -148,6 +149,7 @@ def with_cycling(found: Composite, d, room=0.3) -> Composite:
     return replace(found, shares=shares_, fit=random_effects(d, variance), test=sign_flip(d))
 
 
+ENDS = (("low", -1), ("high", 1))
 DOWN = [-0.25, -0.3, -0.28, -0.33, -0.24, -0.27, -0.31, -0.26]
 FLAT = [0.01, -0.02, 0.0, 0.02, -0.01, 0.01, -0.02, 0.0]
 
@@ -162,6 +164,20 @@ def test_both_endpoints_must_hold(lab, resting):
     assert refuted.row["estimate"] == found.contrast.fit.estimate
     # the share rises
     assert judged(plan, with_cycling(found, [-d for d in DOWN])).decision.verdict == "NOT_SUPPORTED"
+
+
+def test_either_of_two_endpoints_refutes_at_half_the_level(lab, resting):
+    """An upper 90 % limit below the smallest effect is enough for a claim of one endpoint, not of two."""
+    plan, found = evaluated(lab, *resting)
+    cycling = with_cycling(found, FLAT)
+    sesoi, n = found.claim.cycling_sesoi, len(FLAT)
+    for tail, expected in ((0.05, "INCONCLUSIVE"), (0.025, "NOT_SUPPORTED")):
+        error = 0.99 * sesoi / float(stats.t.isf(tail, n - 1))
+        quantiles = {"ci_": stats.t.isf(0.025, n - 1), "ci90_": stats.t.isf(0.05, n - 1)}
+        limits = {f"{name}{end}": sign * q * error for name, q in quantiles.items() for end, sign in ENDS}
+        fit = replace(cycling.fit, estimate=0.0, standard_error=error, **limits)
+        assert refutes(fit, sign=-1, sesoi=sesoi)
+        assert judged(plan, replace(cycling, fit=fit)).decision.verdict == expected
 
 
 def test_primary_at_rest_leaves_no_room_and_refutes_nothing(lab, resting):

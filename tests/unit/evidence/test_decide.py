@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from dtcflow.contracts import CODES
@@ -8,7 +10,12 @@ def rule(code, holds=False, blocks="verdict"):
     return Rule("r", 0.0, 0.0, holds, code, "s", blocks)
 
 
-SOUND = {"estimate": 0.9, "low": 0.4, "high": 1.4, "p_adjusted": 0.01, "sign": 1, "sesoi": 0.5, "alpha": 0.05}
+def ask(question, values):
+    limits = {name: value for name, value in values.items() if name.startswith("ci") or name == "estimate"}
+    return question(SimpleNamespace(**limits), **{name: values[name] for name in values.keys() - limits.keys()})
+
+
+SOUND = {"estimate": 0.9, "ci_low": 0.4, "ci_high": 1.4, "p_adjusted": 0.01, "sign": 1, "sesoi": 0.5, "alpha": 0.05}
 
 
 def test_every_code_of_the_contract_has_a_place():
@@ -21,35 +28,35 @@ def test_every_code_of_the_contract_has_a_place():
         ({}, True),
         ({"p_adjusted": 0.05}, False),
         ({"p_adjusted": float("nan")}, False),
-        ({"low": 0.0}, False),
+        ({"ci_low": 0.0}, False),
         ({"estimate": 0.49}, False),
         ({"estimate": 0.5}, True),
         ({"sign": -1}, False),
-        ({"sign": -1, "estimate": -0.9, "low": -1.4, "high": -0.4}, True),
-        ({"low": float("nan")}, False),
+        ({"sign": -1, "estimate": -0.9, "ci_low": -1.4, "ci_high": -0.4}, True),
+        ({"ci_low": float("nan")}, False),
     ],
 )
 def test_support_needs_all_three(change, expected):
-    assert supports(**SOUND | change) is expected
+    assert ask(supports, SOUND | change) is expected
 
 
-NULL = {"high90": 0.3, "low90": -0.3, "low": -0.4, "high": 0.4, "sign": 1, "sesoi": 0.5}
+NULL = {"ci90_high": 0.3, "ci90_low": -0.3, "ci_low": -0.4, "ci_high": 0.4, "sign": 1, "sesoi": 0.5}
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({}, True),
-        ({"high90": 0.5}, False),
-        ({"high90": 0.49}, True),
-        ({"high90": 0.6, "high": -0.1}, True),
-        ({"high90": float("nan"), "high": float("nan")}, False),
+        ({"ci90_high": 0.5}, False),
+        ({"ci90_high": 0.49}, True),
+        ({"ci90_high": 0.6, "ci_high": -0.1}, True),
+        ({"ci90_high": float("nan"), "ci_high": float("nan")}, False),
         ({"sign": -1}, True),
-        ({"sign": -1, "low90": -0.6}, False),
+        ({"sign": -1, "ci90_low": -0.6}, False),
     ],
 )
 def test_refutation(change, expected):
-    assert refutes(**NULL | change) is expected
+    assert ask(refutes, NULL | change) is expected
 
 
 def test_candidates():

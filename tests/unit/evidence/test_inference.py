@@ -181,3 +181,16 @@ def test_adjustment_agrees_with_statsmodels_and_skips_missing():
 def test_a_missing_difference_gives_no_p():
     assert np.isnan(inf.sign_flip_p([0.1, 0.2, np.nan, -0.3, 0.1, 0.1])).all()
     assert np.isfinite(inf.sign_flip_p([[0.1, 0.2], [0.3, np.nan]])[0])
+
+
+def test_dividing_the_tails_widens_both_intervals_by_the_quantiles_of_t():
+    found = inf.random_effects([0.2, 0.5, 0.4, 0.9, 0.1], [0.04, 0.05, 0.03, 0.06, 0.04])
+    half = found.one_of(2)
+    assert found.one_of(1) == found
+    assert half.estimate == found.estimate
+    for low, high, tail in ((half.ci_low, half.ci_high, 0.0125), (half.ci90_low, half.ci90_high, 0.025)):
+        assert (high - low) / 2 == pytest.approx(stats.t.isf(tail, 4) * found.standard_error)
+        assert (high + low) / 2 == pytest.approx(found.estimate)
+    # the 90 % interval at half its level is the 95 % interval
+    assert half.ci90_high == pytest.approx(found.ci_high)
+    assert inf.random_effects([0.2], [0.04]).one_of(2).n == 1
