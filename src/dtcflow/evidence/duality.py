@@ -23,6 +23,7 @@ from dtcflow.evidence.contrasts import Floats, Layout, stream
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, set_null_p, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS, Cohort
 from dtcflow.evidence.parts import disjoint, measured, pair_scores
+from dtcflow.evidence.plan import DEFAULT_GATES, CoverageGates
 from dtcflow.evidence.within import (
     Prepared,
     annihilator,
@@ -165,7 +166,7 @@ def evaluate_duality(
     cells: int = 10,
     estimate_patients: int = 3,
     random_sets: int = 500,
-    coverage: float = 0.6,
+    gates: CoverageGates = DEFAULT_GATES,
     max_cells: int = 150,
     max_reference: int = 60,
     seed: int = 0,
@@ -180,7 +181,7 @@ def evaluate_duality(
         Signatures without proliferation genes: with them, cells at rest would score low on one by definition.
     covariates
         Names as in the plan. The cell cycle should not be among them: rest is what is asked about.
-    group, reference, cells, estimate_patients, random_sets, coverage, max_cells, max_reference, seed
+    group, reference, cells, estimate_patients, random_sets, gates, max_cells, max_reference, seed
         As in :func:`dtcflow.evidence.existence.evaluate_existence`.
 
     Returns
@@ -198,7 +199,7 @@ def evaluate_duality(
         covariates=covariates,
         exclude=[*cohort.panel[stemness].genes, *cohort.panel[dormancy].genes],
         n_null=random_sets,
-        minimum_coverage=coverage,
+        gates=gates,
         seed=seed,
     )
     layout = prepared if isinstance(prepared, Layout) else prepared.layout
@@ -217,7 +218,7 @@ def evaluate_duality(
     # the coverage rule is about what is scored: the genes of each signature alone
     shared = set(both[0].genes) & set(both[1].genes)
     kept = {name: cohort.panel[name].without(shared) for name in (stemness, dormancy)}
-    checked = check_coverage(prepared, kept, minimum=coverage, synonyms=cohort.synonyms)
+    checked = check_coverage(prepared, kept, gates=gates, synonyms=cohort.synonyms)
     start = replace(
         start,
         n_shared=len(shared),

@@ -36,6 +36,7 @@ from dtcflow.evidence.controls import contaminated
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, set_null_p, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS, Cohort
 from dtcflow.evidence.parts import halves, measured, pair_scores
+from dtcflow.evidence.plan import DEFAULT_GATES, CoverageGates
 from dtcflow.evidence.within import (
     Prepared,
     annihilator,
@@ -286,7 +287,7 @@ def evaluate_existence(
     estimate_patients: int = 3,
     random_sets: int = 500,
     splits: int = SPLITS,
-    coverage: float = 0.6,
+    gates: CoverageGates = DEFAULT_GATES,
     max_cells: int = 150,
     max_reference: int = 60,
     seed: int = 0,
@@ -313,7 +314,9 @@ def evaluate_existence(
         Cells of the group from which a patient counts towards a refutation.
     estimate_patients
         Fewer usable patients: no estimate.
-    random_sets, splits, coverage
+    gates
+        What a signature must reach to be scored.
+    random_sets, splits
         Random sets of the signature, splits into halves, smallest share of genes present.
     max_cells, max_reference
         Most cells of one patient.
@@ -335,7 +338,7 @@ def evaluate_existence(
         covariates=covariates,
         exclude=cohort.panel[signature].genes,
         n_null=random_sets,
-        minimum_coverage=coverage,
+        gates=gates,
         seed=seed,
     )
     layout = prepared if isinstance(prepared, Layout) else prepared.layout
@@ -357,7 +360,7 @@ def evaluate_existence(
     own = cohort.panel[signature]
     wanted = {signature: own}
     wanted |= {name: cohort.panel[name].without(own.genes) for name in negative_controls}
-    checked = check_coverage(prepared, wanted, minimum=coverage, synonyms=cohort.synonyms)
+    checked = check_coverage(prepared, wanted, gates=gates, synonyms=cohort.synonyms)
     start = replace(start, coverage=checked)
     if not prepared.enough_reference:
         reason = f"fewer than 30 malignant cells of the reference group {reference} in the cohort"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from dtcflow.contracts import EPITHELIAL, HAEMATOPOIETIC_TYPES, InputError, Problem
 from dtcflow.io.config import read_yaml
@@ -65,6 +65,17 @@ CELL_COVARIATES: Final = ("log_genes", "log_counts", "pct_mt")
 """Covariates that are not signatures; the first two are taken at the harmonised depth."""
 
 
+class CoverageGates(TypedDict, total=False):
+    """What a signature must reach to be scored: keywords of :func:`dtcflow.scores.calibrated.draw_matched_sets`."""
+
+    min_coverage: float
+    min_genes: int
+    min_effective: float
+
+
+DEFAULT_GATES: Final = CoverageGates()
+
+
 @dataclass(frozen=True)
 class Rules:
     """Minimum data and thresholds shared by all claims; see the schema for the meaning of each."""
@@ -85,6 +96,13 @@ class Rules:
     strict_q: float
     random_sets: int
     trim: float
+
+    @property
+    def coverage_gates(self) -> CoverageGates:
+        """What a signature must reach to be scored."""
+        return CoverageGates(
+            min_coverage=self.coverage, min_genes=self.detected_genes, min_effective=self.effective_genes
+        )
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def _existence(context: Context, claim: Claim) -> Evaluated:
         well_cells=claim.subset_cells,
         estimate_patients=rules.estimate_patients,
         random_sets=rules.random_sets,
-        coverage=rules.coverage,
+        gates=rules.coverage_gates,
         max_cells=int(context.settings["max_cells_per_group"]),
         seed=context.seed,
     )
@@ -254,7 +254,7 @@ def _duality(context: Context, claim: Claim) -> Evaluated:
         cells=rules.cells_fraction,
         estimate_patients=rules.estimate_patients,
         random_sets=rules.random_sets,
-        coverage=rules.coverage,
+        gates=rules.coverage_gates,
         max_cells=int(context.settings["max_cells_per_group"]),
         seed=context.seed,
     )

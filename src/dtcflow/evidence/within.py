@@ -20,7 +20,7 @@ from dtcflow.evidence.adjust import MIN_KNOWN
 from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, ThinnedDraws, stream, tumour_patients
 from dtcflow.evidence.inference import MetaAnalysis, random_effects
 from dtcflow.evidence.paired import Cohort
-from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS
+from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS, CoverageGates
 from dtcflow.evidence.scoring import balanced_statistics
 from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
 from dtcflow.scores.signatures import GeneSet, Synonyms
@@ -177,7 +177,7 @@ def prepare(
     covariates: Sequence[str],
     exclude: Sequence[str],
     n_null: int,
-    minimum_coverage: float,
+    gates: CoverageGates,
     seed: int,
 ) -> Prepared | Layout:
     """Choose, thin and normalise the cells, and compute their covariates.
@@ -196,7 +196,7 @@ def prepare(
         Names as in the plan: signatures, or ``log_genes``, ``log_counts``, ``pct_mt``.
     exclude
         Genes of the tested signatures, kept out of the marrow axis.
-    n_null, minimum_coverage, seed
+    n_null, gates, seed
         See :func:`dtcflow.scores.calibrated.draw_matched_sets`.
 
     Returns
@@ -229,7 +229,7 @@ def prepare(
             sp.vstack([lognorm, lognorm], format="csr"), cohort.symbols, np.repeat([0, 1], len(side))
         )
     columns, used, missing = _covariates(
-        cohort, layout, counts, lognorm, statistics, covariates, n_null=n_null, coverage=minimum_coverage, seed=seed
+        cohort, layout, counts, lognorm, statistics, covariates, n_null=n_null, gates=gates, seed=seed
     )
     own = side == 0
     patient = layout.patient
@@ -313,13 +313,11 @@ def _covariates(
     names: Sequence[str],
     *,
     n_null: int,
-    coverage: float,
+    gates: CoverageGates,
     seed: int,
 ) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
     sets = {name: cohort.panel[name] for name in names if name in cohort.panel}
-    matched = draw_matched_sets(
-        statistics, sets, n_null=n_null, seed=seed, min_coverage=coverage, synonyms=cohort.synonyms
-    )
+    matched = draw_matched_sets(statistics, sets, n_null=n_null, seed=seed, synonyms=cohort.synonyms, **gates)
     z = apply_sets(lognorm, matched).z.astype(np.float64)
     own = cohort.cells.loc[layout.table["row"].to_numpy(dtype=np.int64)]
     columns: list[Floats] = []
@@ -437,13 +435,11 @@ def leave_one_out(names: Sequence[str], difference: Floats, variance: Floats) ->
 
 
 def check_coverage(
-    prepared: Prepared, sets: Mapping[str, GeneSet], *, minimum: float, synonyms: Synonyms | pd.DataFrame | None
+    prepared: Prepared, sets: Mapping[str, GeneSet], *, gates: CoverageGates, synonyms: Synonyms | pd.DataFrame | None
 ) -> pd.DataFrame:
     """Table ``signature_coverage`` of these sets in the prepared cells."""
     # the random sets themselves are not wanted here: as few as can be, from as small a pool
-    matched = draw_matched_sets(
-        prepared.statistics, sets, n_null=2, pool_size=2, min_coverage=minimum, synonyms=synonyms
-    )
+    matched = draw_matched_sets(prepared.statistics, sets, n_null=2, pool_size=2, synonyms=synonyms, **gates)
     return matched.coverage.reset_index(drop=True)
 
 

@@ -117,3 +117,9 @@ def test_permutation_p_is_uniform_without_a_link():
         value = np.array([du._fisher(du._correlate(*pair)) for pair in ranks])
         values.append(du._permutation_p(du._Correlations(("a", "b"), ranks, value, np.ones(2)), seed))
     assert stats.kstest(values, "uniform").pvalue > 0.01
+
+
+def test_a_plan_that_asks_for_more_genes_than_there_are_scores_nothing(plain):
+    found = du.evaluate_duality(plain, **OPTIONS | {"gates": {"min_effective": 10_000.0}})
+    assert set(found.coverage["status"]) == {"LOW_COVERAGE"}
+    assert np.isnan(found.estimate)

@@ -224,3 +224,10 @@ def test_one_odd_cell_is_cut():
     assert once < 1.2 * ex.WINSOR**2 / 10 + 0.6
     z[0, :, :, 0] += 50
     assert ex.coherence(prepared, z).value[0, 0] == pytest.approx(once)
+
+
+def test_a_plan_that_asks_for_more_genes_than_there_are_scores_nothing(plain):
+    found = ex.evaluate_existence(plain, signature=SIGNATURE, random_sets=20, splits=1, gates={"min_genes": 10_000})
+    assert set(found.coverage.loc[found.coverage["signature"] == SIGNATURE, "status"]) == {"LOW_COVERAGE"}
+    assert np.isnan(found.fit.estimate)
+    assert not found.patients["usable"].any()
