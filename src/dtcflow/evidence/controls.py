@@ -37,7 +37,8 @@ MAX_CI_FLIPS: Final = 256
 NAN: Final = float("nan")
 
 
-def _row(claim: Claim, control: str, label: str, expectation: str, ok: bool, **values: Any) -> dict[str, Any]:
+def control_row(claim: Claim, control: str, label: str, expectation: str, ok: bool, **values: Any) -> dict[str, Any]:
+    """One row of :data:`CONTROL_COLUMNS`; numbers that are not given are NaN."""
     empty = {"signature": "", "n_patients": 0, "n_repeats": 0}
     numbers = dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value", "rate", "rate_se"), NAN)
     return {
@@ -76,7 +77,7 @@ def negative_controls(claim: Claim, scored: Scored, values: Differences) -> list
 def negative_control(claim: Claim, name: str, fit: MetaAnalysis) -> dict[str, Any]:
     """Row of one negative-control signature."""
     known = math.isfinite(fit.ci_low)
-    return _row(
+    return control_row(
         claim,
         "negative_signature",
         f"negative control {name}",
@@ -139,7 +140,10 @@ def split_controls(claim: Claim, rules: Rules, check: SelfCheck, *, seed: int) -
     labels = ("primary cells split in two", "primary cells split, effect planted")
     if n < rules.estimate_patients or repeats == 0:
         why = "needs reference cells of three patients"
-        return [_row(claim, name, label, why, False) for name, label in zip(("split", "planted"), labels, strict=True)]
+        return [
+            control_row(claim, name, label, why, False)
+            for name, label in zip(("split", "planted"), labels, strict=True)
+        ]
     means = check.differences.mean(axis=0)
     rows = []
     planted = 2 * claim.sesoi * claim.sign
@@ -158,7 +162,7 @@ def split_controls(claim: Claim, rules: Rules, check: SelfCheck, *, seed: int) -
             expectation = f"{shift:g}" + ("; found in at least 80 %" if enough else "")
             ok = low <= shift <= high and (rate >= 0.8 or not enough)
         rows.append(
-            _row(
+            control_row(
                 claim,
                 name,
                 label,
@@ -188,7 +192,9 @@ def blood_split(claim: Claim, rules: Rules, check: SelfCheck | None, *, seed: in
     """
     label = "marrow blood cells split in two, at the number and depth of DTCs"
     if check is None or check.differences.shape[0] < rules.estimate_patients:
-        return _row(claim, "blood_split", label, "needs blood cells of three marrows in which the score works", False)
+        return control_row(
+            claim, "blood_split", label, "needs blood cells of three marrows in which the score works", False
+        )
     return split_controls(claim, rules, check, seed=seed)[0] | {"control": "blood_split", "label": label}
 
 
@@ -199,8 +205,8 @@ def blood_contrast(claim: Claim, fit: MetaAnalysis | None) -> dict[str, Any]:
         "shown: where blood in a tumour cell would move the claim",
     )
     if fit is None or not math.isfinite(fit.estimate):
-        return _row(claim, "blood_minus_reference", label, expectation, True)
-    return _row(
+        return control_row(claim, "blood_minus_reference", label, expectation, True)
+    return control_row(
         claim,
         "blood_minus_reference",
         label,
@@ -235,10 +241,10 @@ def depth_control(
     d = np.asarray(shift)
     label, expectation = "same cells, thinned minus original depth", f"within {claim.sesoi / 2:g} of 0"
     if d.size == 0:
-        return _row(claim, "depth_shift", label, "no cell had to be thinned", True)
+        return control_row(claim, "depth_shift", label, "no cell had to be thinned", True)
     fit = random_effects(d, np.full(d.size, max(float(np.var(d)), 1e-12)))
     ok = abs(fit.estimate) <= claim.sesoi / 2
-    return _row(
+    return control_row(
         claim,
         "depth_shift",
         label,
@@ -261,7 +267,7 @@ def flip_control(claim: Claim, values: Differences, column: int, *, seed: int) -
     d = values.difference[values.usable, column]
     v = values.variance[values.usable, column]
     if d.size < 3 or not np.isfinite(d).all():
-        return _row(claim, "label_flips", label, "needs three patients", False)
+        return control_row(claim, "label_flips", label, "needs three patients", False)
     patterns = sign_patterns(d.size, seed=seed)
     if len(patterns) > MAX_CI_FLIPS:
         rng = stream(seed, "flips")
@@ -270,7 +276,7 @@ def flip_control(claim: Claim, values: Differences, column: int, *, seed: int) -
     rate = float(np.mean([fit.ci_low > 0 or fit.ci_high < 0 for fit in fits]))
     means = np.array([fit.estimate for fit in fits])
     low, high = np.quantile(means, [0.025, 0.975])
-    return _row(
+    return control_row(
         claim,
         "label_flips",
         label,
@@ -317,9 +323,9 @@ def random_set_control(claim: Claim, null: GeneSetNull, p_gene_set: float, n_pat
     known = null.estimates[np.isfinite(null.estimates)]
     label, expectation = "random gene sets", f"median within {claim.sesoi / 2:g} of 0"
     if known.size == 0:
-        return _row(claim, "random_sets", label, "the primary signature must be scorable", False)
+        return control_row(claim, "random_sets", label, "the primary signature must be scorable", False)
     low, middle, high = np.quantile(known, [0.025, 0.5, 0.975])
-    return _row(
+    return control_row(
         claim,
         "random_sets",
         label,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from dtcflow.evidence.claims import Judged, adjust_families, judge_identity, judge_paired
 from dtcflow.evidence.composite import evaluate_composite, joint_p, judge_composite
-from dtcflow.evidence.contrasts import tumour_patients
+from dtcflow.evidence.contrasts import Floats, tumour_patients
 from dtcflow.evidence.dissimilarity import evaluate_dissimilarity
 from dtcflow.evidence.duality import evaluate_duality
 from dtcflow.evidence.existence import evaluate_existence
@@ -27,7 +27,7 @@ from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.power import smallest_p
 from dtcflow.evidence.rarity import evaluate_rarity
 from dtcflow.evidence.specificity import evaluate_specificity, judge_specificity
-from dtcflow.evidence.subset_claims import existence_p, judge_duality, judge_existence
+from dtcflow.evidence.subset_claims import existence_controls, existence_p, judge_duality, judge_existence
 from dtcflow.evidence.unpaired import evaluate_unpaired
 
 NAN: Final = float("nan")
@@ -118,15 +118,14 @@ def _judge_identity(one: Evaluated, bench: Bench) -> Judged:
     return judge_identity(one.claim, bench.rules, one.result)
 
 
+def _null_table(claim: Claim, null: Floats) -> pd.DataFrame:
+    """Estimates of the random gene sets as rows of ``null_distribution.tsv``."""
+    columns = {"signature": claim.primary_signature, "random_set": range(null.size), "estimate": null}
+    return pd.DataFrame({"claim_id": claim.id, **columns})
+
+
 def _of_contrast(claim: Claim, found: Paired) -> Evaluated:
-    null = pd.DataFrame(
-        {
-            "claim_id": claim.id,
-            "signature": claim.primary_signature,
-            "random_set": range(found.null.size),
-            "estimate": found.null,
-        }
-    )
+    null = _null_table(claim, found.null)
     least = smallest_p(found.fit.n) if claim.design == "paired" else NAN
     return Evaluated(claim, found, found.patients, found.p_value, least, found.sensitivity, found.controls, null)
 
@@ -239,7 +238,8 @@ def _existence(context: Context, claim: Claim) -> Evaluated:
         seed=context.seed,
     )
     plate = _plate(context.cohort)
-    return _with_facts(context, claim, found, existence_p(found), found.fit.n, plate=plate)
+    one = _with_facts(context, claim, found, existence_p(found), found.fit.n, plate=plate)
+    return replace(one, controls=existence_controls(claim, found), null=_null_table(claim, found.null))
 
 
 def _duality(context: Context, claim: Claim) -> Evaluated:
@@ -259,7 +259,8 @@ def _duality(context: Context, claim: Claim) -> Evaluated:
         seed=context.seed,
     )
     plate = _plate(context.cohort)
-    return _with_facts(context, claim, found, found.test.p_value, found.fit.n, plate=plate)
+    one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, plate=plate)
+    return replace(one, null=_null_table(claim, found.null))
 
 
 def _dissimilarity(context: Context, claim: Claim) -> Evaluated:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import pandas as pd
+
 from dtcflow.evidence.claims import Judged, claim_row
 from dtcflow.evidence.composite import joint_p
+from dtcflow.evidence.controls import control_row, frame
 from dtcflow.evidence.decide import Rule, candidate, decide, refutes, supports
 from dtcflow.evidence.duality import Duality
-from dtcflow.evidence.existence import Existence
+from dtcflow.evidence.existence import CONTROL_COLUMNS, Existence
 from dtcflow.evidence.numeric import (
     Case,
     covariate_check,
@@ -91,6 +94,23 @@ def judge_existence(
         "patients": found.patients.to_dict("records"),
     }
     return Judged(claim, decision, row, detail, tuple(checks))
+
+
+def existence_controls(claim: Claim, found: Existence) -> pd.DataFrame:
+    """The negative controls of P1 as rows of ``controls.tsv``."""
+    return frame(
+        [
+            control_row(
+                claim,
+                "negative_signature",
+                f"negative control {row['signature']}",
+                f"coherence includes 0 or lies below {claim.sesoi:g}",
+                bool(row["ok"]),
+                **{name: row[name] for name in CONTROL_COLUMNS if name != "ok"},
+            )
+            for row in found.controls.to_dict("records")
+        ]
+    )
 
 
 def _existence_checks(claim: Claim, found: Existence, rules: Rules, wanted: str) -> list[Rule]:

@@ -58,6 +58,16 @@ def test_lower_depth_alone_is_not_support(nothing):
     assert kept["share_kept_b"].between(0.2, 0.5).all()
 
 
+def test_controls_and_random_sets_of_the_subset_are_in_the_tables(progenitor):
+    details = progenitor.verdict["claims"]
+    controls = progenitor.controls[progenitor.controls["claim_id"] == "P1"]
+    assert set(controls["control"]) == {"negative_signature"}
+    assert controls["estimate"].tolist() == pytest.approx([row["estimate"] for row in details["P1"]["controls"]])
+    for name in ("P1", "P4"):
+        null = progenitor.null_distribution[progenitor.null_distribution["claim_id"] == name]["estimate"]
+        assert null.tolist() == pytest.approx(details[name]["gene_set_null"]["estimates"])
+
+
 @pytest.mark.parametrize(
     ("name", "back"),
     [("P1", float), ("P2", float), ("P3", float), ("C4", float), ("P4", np.tanh), ("C0", expit)],
