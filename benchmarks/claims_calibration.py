@@ -30,6 +30,7 @@ from dtcflow.evidence.existence import SESOI as EXISTENCE_SESOI
 from dtcflow.evidence.existence import Existence, evaluate_existence
 from dtcflow.evidence.paired import Cohort
 from dtcflow.evidence.rarity import beta_binomial
+from dtcflow.evidence.within import Within
 from dtcflow.scores.signatures import GeneSet, load_panel
 from dtcflow.simulate.design import ARM_WEIGHTS, CARCINOMA, get_scenario
 from dtcflow.simulate.expression import Universe, build_universe, dosage_factor
@@ -200,12 +201,10 @@ def judge_existence(found: Existence) -> Outcome:
 def one_existence(cells: Cells, seed: int) -> Outcome:
     found = evaluate_existence(
         simulate(cells, seed),
+        Within(covariates=COVARIATES, random_sets=RANDOM_SETS, seed=seed),
         signature=STEMNESS,
         negative_controls=CONTROLS if cells.controls else (),
-        covariates=COVARIATES,
-        random_sets=RANDOM_SETS,
         splits=SPLITS,
-        seed=seed,
     )
     return judge_existence(found)
 
@@ -213,11 +212,9 @@ def one_existence(cells: Cells, seed: int) -> Outcome:
 def one_duality(cells: Cells, seed: int) -> Outcome:
     found = evaluate_duality(
         simulate(cells, seed),
+        Within(cells=10, covariates=("log_genes", "log_counts"), random_sets=RANDOM_SETS, seed=seed),
         stemness=STEMNESS,
         dormancy=DORMANCY,
-        covariates=("log_genes", "log_counts"),
-        random_sets=RANDOM_SETS,
-        seed=seed,
     )
     sesoi = DUALITY_SESOI
     rejected = found.test.p_value < 0.05

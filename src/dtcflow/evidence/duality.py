@@ -11,7 +11,6 @@ Noise in both scores makes the correlation smaller than that of the programmes b
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -23,13 +22,14 @@ from dtcflow.evidence.contrasts import Floats, Layout, stream
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, set_null_p, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS, Cohort
 from dtcflow.evidence.parts import disjoint, measured, pair_scores
-from dtcflow.evidence.plan import DEFAULT_GATES, CoverageGates
 from dtcflow.evidence.within import (
     Prepared,
+    Within,
     annihilator,
     check_coverage,
     leave_one_out,
     meta,
+    patient_table,
     prepare,
     scorable,
     weighted_null,
@@ -155,61 +155,31 @@ def _permutation_p(found: _Correlations, seed: int) -> float:
     return float((1 + (np.abs(shuffled) >= abs(observed) * (1 - 1e-9)).sum()) / (1 + PERMUTATIONS))
 
 
-def evaluate_duality(
-    cohort: Cohort,
-    *,
-    stemness: str,
-    dormancy: str,
-    covariates: Sequence[str] = (),
-    group: str = "DTC",
-    reference: str = "PT",
-    cells: int = 10,
-    estimate_patients: int = 3,
-    random_sets: int = 500,
-    gates: CoverageGates = DEFAULT_GATES,
-    max_cells: int = 150,
-    max_reference: int = 60,
-    seed: int = 0,
-) -> Duality:
+def evaluate_duality(cohort: Cohort, how: Within, *, stemness: str, dormancy: str) -> Duality:
     """Compute P4.
 
     Parameters
     ----------
-    cohort
-        Cells, counts, signatures.
+    cohort, how
+        Cells, counts, signatures; and what is asked of them. The cell cycle should not be among the covariates: rest
+        is what is asked about.
     stemness, dormancy
         Signatures without proliferation genes: with them, cells at rest would score low on one by definition.
-    covariates
-        Names as in the plan. The cell cycle should not be among them: rest is what is asked about.
-    group, reference, cells, estimate_patients, random_sets, gates, max_cells, max_reference, seed
-        As in :func:`dtcflow.evidence.existence.evaluate_existence`.
 
     Returns
     -------
     Duality
         Complete also when nothing can be computed: then every number is NaN and every patient has a reason.
     """
-    prepared = prepare(
-        cohort,
-        group=group,
-        reference=reference,
-        minimum=cells,
-        max_cells=max_cells,
-        max_reference=max_reference,
-        covariates=covariates,
-        exclude=[*cohort.panel[stemness].genes, *cohort.panel[dormancy].genes],
-        n_null=random_sets,
-        gates=gates,
-        seed=seed,
-    )
+    prepared = prepare(cohort, how, exclude=[*cohort.panel[stemness].genes, *cohort.panel[dormancy].genes])
     layout = prepared if isinstance(prepared, Layout) else prepared.layout
     label = f"{stemness} x {dormancy}"
     start = Duality(
         stemness=stemness,
         dormancy=dormancy,
-        patients=_patient_rows(layout, label, group, None, "no patient has enough cells"),
+        patients=_patient_rows(layout, label, how.group, None, "no patient has enough cells"),
         n_called=int(layout.overview["n_cells_a"].sum()),
-        covariates_missing=tuple(covariates),
+        covariates_missing=how.covariates,
     )
     if isinstance(prepared, Layout):
         return start
@@ -218,7 +188,7 @@ def evaluate_duality(
     # the coverage rule is about what is scored: the genes of each signature alone
     shared = set(both[0].genes) & set(both[1].genes)
     kept = {name: cohort.panel[name].without(shared) for name in (stemness, dormancy)}
-    checked = check_coverage(prepared, kept, gates=gates, synonyms=cohort.synonyms)
+    checked = check_coverage(prepared, kept, gates=how.gates, synonyms=cohort.synonyms)
     start = replace(
         start,
         n_shared=len(shared),
@@ -228,39 +198,28 @@ def evaluate_duality(
         median_genes=prepared.median_genes,
     )
     reasons = [f"{name} cannot be scored" for name in (stemness, dormancy) if not scorable(checked, name)]
-    if covariates and not prepared.enough_reference:
-        reasons.append(f"fewer than 30 malignant cells of the reference group {reference} in the cohort")
+    if how.covariates and not prepared.enough_reference:
+        reasons.append(f"fewer than 30 malignant cells of the reference group {how.reference} in the cohort")
     if reasons:
-        return replace(start, patients=_patient_rows(layout, label, group, None, "; ".join(reasons)))
-    z = pair_scores(prepared, first, second, label="duality", n_null=random_sets, seed=seed)
+        return replace(start, patients=_patient_rows(layout, label, how.group, None, "; ".join(reasons)))
+    z = pair_scores(prepared, first, second, label="duality", n_null=how.random_sets, seed=how.seed)
     if z is None:
-        return replace(start, patients=_patient_rows(layout, label, group, None, "too few genes in one signature"))
+        return replace(start, patients=_patient_rows(layout, label, how.group, None, "too few genes in one signature"))
     found = _correlations(prepared, z)
-    start = replace(start, patients=_patient_rows(layout, label, group, found, ""))
-    return start if len(found.names) < estimate_patients else _with_estimate(start, found, seed)
+    start = replace(start, patients=_patient_rows(layout, label, how.group, found, ""))
+    return start if len(found.names) < how.estimate_patients else _with_estimate(start, found, how.seed)
 
 
 def _patient_rows(layout: Layout, label: str, group: str, found: _Correlations | None, reason: str) -> pd.DataFrame:
-    """One row per patient of the cohort; ``reason`` is why those with enough cells have no value."""
-    overview = layout.overview.set_index("patient_id")
-    frame = pd.DataFrame(np.nan, index=overview.index, columns=list(PATIENT_COLUMNS[1:]))
-    frame = frame.drop(columns=["contrast", "signature", "usable", "reason"])
-    frame["n_cells_a"] = frame["n_called_a"] = overview["n_cells_a"].astype("int64")
-    frame["n_cells_b"] = frame["n_called_b"] = overview["n_cells_b"].astype("int64")
-    frame["contrast"], frame["signature"] = f"cells within {group}", label
-    enough = overview["usable"].astype(bool)
-    frame["usable"] = False
-    frame["reason"] = overview["reason"].where(~enough, reason).astype(object)
+    """Rows of the patients; ``reason`` is why those with enough cells have no value."""
+    values = None
     if found is not None:
-        names = list(found.names)
-        frame.loc[enough, "reason"] = "too few cells once sample means and depth are taken out"
-        frame.loc[names, "reason"] = ""
-        frame.loc[names, "usable"] = True
-        frame.loc[names, "value_a"] = found.value[:, 0]
-        frame.loc[names, "value_b"] = found.value[:, 1:].mean(axis=1)
-        frame["difference"] = frame["value_a"] - frame["value_b"]
-        frame.loc[names, "variance"] = found.variance
-    return frame.rename_axis("patient_id").reset_index()[list(PATIENT_COLUMNS)]
+        own, expected = found.value[:, 0], found.value[:, 1:].mean(axis=1)
+        values = {"value_a": own, "value_b": expected, "difference": own - expected, "variance": found.variance}
+    names = () if found is None else found.names
+    contrast = f"cells within {group}"
+    rows = patient_table(layout, contrast=contrast, signature=label, reason=reason, names=names, values=values)
+    return rows[list(PATIENT_COLUMNS)]
 
 
 def _with_estimate(start: Duality, found: _Correlations, seed: int) -> Duality:

@@ -36,13 +36,14 @@ from dtcflow.evidence.controls import contaminated
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, set_null_p, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS, Cohort
 from dtcflow.evidence.parts import halves, measured, pair_scores
-from dtcflow.evidence.plan import DEFAULT_GATES, CoverageGates
 from dtcflow.evidence.within import (
     Prepared,
+    Within,
     annihilator,
     check_coverage,
     leave_one_out,
     meta,
+    patient_table,
     prepare,
     scorable,
     weighted_null,
@@ -275,79 +276,44 @@ def coherence(prepared: Prepared, z: Floats, *, remove: Floats | None = None, ta
 
 def evaluate_existence(
     cohort: Cohort,
+    how: Within,
     *,
     signature: str,
     negative_controls: Sequence[str] = (),
-    covariates: Sequence[str] = (),
     sesoi: float = SESOI,
-    group: str = "DTC",
-    reference: str = "PT",
-    cells: int = 5,
     well_cells: int = 20,
-    estimate_patients: int = 3,
-    random_sets: int = 500,
     splits: int = SPLITS,
-    gates: CoverageGates = DEFAULT_GATES,
-    max_cells: int = 150,
-    max_reference: int = 60,
-    seed: int = 0,
 ) -> Existence:
     """Compute P1.
 
     Parameters
     ----------
-    cohort
-        Cells, counts, signatures.
+    cohort, how
+        Cells, counts, signatures; and what is asked of them.
     signature
         Primary stemness signature (without proliferation genes).
     negative_controls
         Haematopoietic signatures; the genes they share with ``signature`` are left out.
-    covariates
-        Names as in the plan, adjusted for with slopes from reference cells.
     sesoi
         Used for the negative controls' ``ok`` only.
-    group, reference
-        Whose cells are asked about, and which teach what the covariates do.
-    cells
-        Cells of the group a patient needs to have a value.
     well_cells
         Cells of the group from which a patient counts towards a refutation.
-    estimate_patients
-        Fewer usable patients: no estimate.
-    gates
-        What a signature must reach to be scored.
-    random_sets, splits
-        Random sets of the signature, splits into halves, smallest share of genes present.
-    max_cells, max_reference
-        Most cells of one patient.
-    seed
-        Start of every random stream.
+    splits
+        Splits into halves.
 
     Returns
     -------
     Existence
         Complete also when nothing can be computed: then every number is NaN and every patient has a reason.
     """
-    prepared = prepare(
-        cohort,
-        group=group,
-        reference=reference,
-        minimum=cells,
-        max_cells=max_cells,
-        max_reference=max_reference,
-        covariates=covariates,
-        exclude=cohort.panel[signature].genes,
-        n_null=random_sets,
-        gates=gates,
-        seed=seed,
-    )
+    prepared = prepare(cohort, how, exclude=cohort.panel[signature].genes)
     layout = prepared if isinstance(prepared, Layout) else prepared.layout
     start = Existence(
         signature=signature,
-        patients=_patient_rows(layout, signature, group, None, "no patient has enough cells"),
+        patients=_patient_rows(layout, signature, how.group, None, "no patient has enough cells"),
         n_called=int(layout.overview["n_cells_a"].sum()),
         n_well=int((layout.overview["n_cells_a"] >= well_cells).sum()),
-        covariates_missing=tuple(covariates),
+        covariates_missing=how.covariates,
     )
     if isinstance(prepared, Layout):
         return start
@@ -360,53 +326,40 @@ def evaluate_existence(
     own = cohort.panel[signature]
     wanted = {signature: own}
     wanted |= {name: cohort.panel[name].without(own.genes) for name in negative_controls}
-    checked = check_coverage(prepared, wanted, gates=gates, synonyms=cohort.synonyms)
+    checked = check_coverage(prepared, wanted, gates=how.gates, synonyms=cohort.synonyms)
     start = replace(start, coverage=checked)
     if not prepared.enough_reference:
-        reason = f"fewer than 30 malignant cells of the reference group {reference} in the cohort"
-        return replace(start, patients=_patient_rows(layout, signature, group, None, reason))
+        reason = f"fewer than 30 malignant cells of the reference group {how.reference} in the cohort"
+        return replace(start, patients=_patient_rows(layout, signature, how.group, None, reason))
     if not scorable(checked, signature):
         reason = f"{signature} cannot be scored"
-        return replace(start, patients=_patient_rows(layout, signature, group, None, reason))
+        return replace(start, patients=_patient_rows(layout, signature, how.group, None, reason))
     one = measured(own, prepared.statistics, cohort.synonyms)
-    z = half_scores(prepared, one, splits=splits, n_null=random_sets, seed=seed)
+    z = half_scores(prepared, one, splits=splits, n_null=how.random_sets, seed=how.seed)
     if z is None:
         reason = f"{signature} has too few genes for two halves"
-        return replace(start, patients=_patient_rows(layout, signature, group, None, reason))
+        return replace(start, patients=_patient_rows(layout, signature, how.group, None, reason))
     found = coherence(prepared, z)
     start = replace(
         start,
-        patients=_patient_rows(layout, signature, group, found, ""),
+        patients=_patient_rows(layout, signature, how.group, found, ""),
         scale=float(reference_scale(prepared, z)[0]),
         n_genes=len(one.genes),
     )
-    if len(found.names) < estimate_patients:
+    if len(found.names) < how.estimate_patients:
         return start
     controls = {
         name: measured(wanted[name], prepared.statistics, cohort.synonyms) if scorable(checked, name) else None
         for name in negative_controls
     }
-    return _with_estimate(start, prepared, z, found, controls, sesoi=sesoi, splits=splits, seed=seed)
+    return _with_estimate(start, prepared, z, found, controls, sesoi=sesoi, splits=splits, seed=how.seed)
 
 
 def _patient_rows(layout: Layout, signature: str, group: str, found: Coherence | None, reason: str) -> pd.DataFrame:
-    """One row per patient of the cohort; ``reason`` is why those with enough cells have no value."""
-    overview = layout.overview.set_index("patient_id")
-    frame = pd.DataFrame(np.nan, index=overview.index, columns=list(EXISTENCE_COLUMNS[1:]), dtype=object)
-    for name in EXISTENCE_COLUMNS[1:]:
-        frame[name] = np.nan
-    frame["n_cells_a"] = frame["n_called_a"] = overview["n_cells_a"].astype("int64")
-    frame["n_cells_b"] = frame["n_called_b"] = overview["n_cells_b"].astype("int64")
-    frame["contrast"], frame["signature"] = f"halves within {group}", signature
-    frame["usable"] = False
-    frame["reason"] = overview["reason"].where(~overview["usable"].astype(bool), reason).astype(object)
+    """Rows of the patients; ``reason`` is why those with enough cells have no value."""
+    values = None
     if found is not None:
-        names = list(found.names)
-        enough = overview.index[overview["usable"].astype(bool)]
-        frame.loc[enough, "reason"] = "too few cells once sample means and depth are taken out"
-        frame.loc[names, "reason"] = ""
-        frame.loc[names, "usable"] = True
-        columns = {
+        values = {
             "value_a": found.value[:, 0],
             "value_b": found.expected,
             "difference": found.excess,
@@ -416,9 +369,10 @@ def _patient_rows(layout: Layout, signature: str, group: str, found: Coherence |
             "tail": found.tail[:, 0] - found.tail_expected,
             "tail_variance": found.tail_variance,
         }
-        for column, values in columns.items():
-            frame.loc[names, column] = values
-    return frame.rename_axis("patient_id").reset_index()[list(EXISTENCE_COLUMNS)]
+    names = () if found is None else found.names
+    contrast = f"halves within {group}"
+    rows = patient_table(layout, contrast=contrast, signature=signature, reason=reason, names=names, values=values)
+    return rows.reindex(columns=list(EXISTENCE_COLUMNS))
 
 
 def _with_estimate(

@@ -73,9 +73,6 @@ class CoverageGates(TypedDict, total=False):
     min_effective: float
 
 
-DEFAULT_GATES: Final = CoverageGates()
-
-
 @dataclass(frozen=True)
 class Rules:
     """Minimum data and thresholds shared by all claims; see the schema for the meaning of each."""

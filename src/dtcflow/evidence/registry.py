@@ -29,6 +29,7 @@ from dtcflow.evidence.rarity import evaluate_rarity
 from dtcflow.evidence.specificity import evaluate_specificity, judge_specificity
 from dtcflow.evidence.subset_claims import existence_controls, existence_p, judge_duality, judge_existence
 from dtcflow.evidence.unpaired import evaluate_unpaired
+from dtcflow.evidence.within import Within
 
 NAN: Final = float("nan")
 
@@ -219,23 +220,30 @@ def _plate(cohort: Cohort) -> bool:
     return "platform" in cohort.cells and bool((cohort.cells["platform"].astype(str) == "plate").any())
 
 
-def _existence(context: Context, claim: Claim) -> Evaluated:
+def _within(context: Context, claim: Claim, *, cells: int) -> Within:
+    """How the cells of a claim's group are asked; ``cells`` of them a patient needs."""
     rules = context.rules
-    found = evaluate_existence(
-        _at(context, claim),
-        signature=claim.primary_signature,
-        negative_controls=claim.negative_controls,
-        covariates=claim.covariates,
-        sesoi=claim.sesoi,
+    return Within(
         group=claim.a,
         reference=claim.b,
-        cells=rules.cells_a,
-        well_cells=claim.subset_cells,
+        cells=cells,
+        covariates=claim.covariates,
         estimate_patients=rules.estimate_patients,
         random_sets=rules.random_sets,
         gates=rules.coverage_gates,
         max_cells=int(context.settings["max_cells_per_group"]),
         seed=context.seed,
+    )
+
+
+def _existence(context: Context, claim: Claim) -> Evaluated:
+    found = evaluate_existence(
+        _at(context, claim),
+        _within(context, claim, cells=context.rules.cells_a),
+        signature=claim.primary_signature,
+        negative_controls=claim.negative_controls,
+        sesoi=claim.sesoi,
+        well_cells=claim.subset_cells,
     )
     plate = _plate(context.cohort)
     one = _with_facts(context, claim, found, existence_p(found), found.fit.n, plate=plate)
@@ -243,20 +251,11 @@ def _existence(context: Context, claim: Claim) -> Evaluated:
 
 
 def _duality(context: Context, claim: Claim) -> Evaluated:
-    rules = context.rules
     found = evaluate_duality(
         _at(context, claim),
+        _within(context, claim, cells=context.rules.cells_fraction),
         stemness=claim.primary_signature,
         dormancy=claim.dormancy_signature,
-        covariates=claim.covariates,
-        group=claim.a,
-        reference=claim.b,
-        cells=rules.cells_fraction,
-        estimate_patients=rules.estimate_patients,
-        random_sets=rules.random_sets,
-        gates=rules.coverage_gates,
-        max_cells=int(context.settings["max_cells_per_group"]),
-        seed=context.seed,
     )
     plate = _plate(context.cohort)
     one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, plate=plate)

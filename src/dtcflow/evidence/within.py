@@ -7,7 +7,7 @@ tumour cells serve only to learn what depth, cell cycle and stress do to a score
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,7 @@ from dtcflow.cells import single_malignant
 from dtcflow.evidence.adjust import MIN_KNOWN
 from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, ThinnedDraws, stream, tumour_patients
 from dtcflow.evidence.inference import MetaAnalysis, random_effects
-from dtcflow.evidence.paired import Cohort
+from dtcflow.evidence.paired import PATIENT_COLUMNS, Cohort
 from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS, CoverageGates
 from dtcflow.evidence.scoring import balanced_statistics
 from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
@@ -32,6 +32,42 @@ MARROW_CELLS: Final = 30
 """Normal marrow cells of one patient that the marrow's profile is taken from."""
 SAMPLE_CELLS: Final = 3
 """Samples of a patient with fewer cells are taken together, as in the paired contrasts."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """How cells of one group are asked a question.
+
+    Attributes
+    ----------
+    group, reference
+        Whose cells are asked about, and which teach what the covariates do; keys of
+        :data:`dtcflow.evidence.plan.GROUPS`.
+    cells
+        Cells of the group a patient needs to have a value.
+    covariates
+        Names as in the plan: signatures, or ``log_genes``, ``log_counts``, ``pct_mt``. Adjusted for with slopes from
+        reference cells.
+    estimate_patients
+        Fewer usable patients: no estimate.
+    random_sets, gates
+        Random sets of a signature, and what a signature must reach to be scored.
+    max_cells, max_reference
+        Most cells of one patient.
+    seed
+        Start of every random stream.
+    """
+
+    group: str = "DTC"
+    reference: str = "PT"
+    cells: int = 5
+    covariates: tuple[str, ...] = ()
+    estimate_patients: int = 3
+    random_sets: int = 500
+    gates: CoverageGates = field(default_factory=CoverageGates)
+    max_cells: int = 150
+    max_reference: int = 60
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,50 +202,28 @@ def _reference_share(totals: Floats, layout: Layout) -> Floats:
     return share
 
 
-def prepare(
-    cohort: Cohort,
-    *,
-    group: str,
-    reference: str,
-    minimum: int,
-    max_cells: int,
-    max_reference: int,
-    covariates: Sequence[str],
-    exclude: Sequence[str],
-    n_null: int,
-    gates: CoverageGates,
-    seed: int,
-) -> Prepared | Layout:
+def prepare(cohort: Cohort, how: Within, *, exclude: Sequence[str]) -> Prepared | Layout:
     """Choose, thin and normalise the cells, and compute their covariates.
 
     Parameters
     ----------
-    cohort
-        Cells, counts, signatures.
-    group, reference
-        Keys of :data:`dtcflow.evidence.plan.GROUPS`.
-    minimum
-        Cells of the group a patient needs.
-    max_cells, max_reference
-        Most cells of one patient.
-    covariates
-        Names as in the plan: signatures, or ``log_genes``, ``log_counts``, ``pct_mt``.
+    cohort, how
+        Cells, counts, signatures; and what is asked of them.
     exclude
         Genes of the tested signatures, kept out of the marrow axis.
-    n_null, gates, seed
-        See :func:`dtcflow.scores.calibrated.draw_matched_sets`.
 
     Returns
     -------
     Prepared, or only the Layout when no patient has enough cells.
     """
+    seed = how.seed
     layout = choose(
         cohort.cells,
-        group=group,
-        reference=reference,
-        minimum=minimum,
-        max_cells=max_cells,
-        max_reference=max_reference,
+        group=how.group,
+        reference=how.reference,
+        minimum=how.cells,
+        max_cells=how.max_cells,
+        max_reference=how.max_reference,
         seed=seed,
     )
     if not layout.overview["usable"].astype(bool).any():
@@ -218,7 +232,7 @@ def prepare(
     counts = cohort.take(rows)
     detected = np.diff(counts.indptr).astype(np.float64)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    axis = marrow_axis(cohort, counts, layout, group=group, exclude=exclude, seed=seed)
+    axis = marrow_axis(cohort, counts, layout, group=how.group, exclude=exclude, seed=seed)
     counts = ThinnedDraws(counts, _reference_share(totals, layout), layout, seed=seed).whole(0)
     lognorm = log_normalise(counts)
     side = layout.side
@@ -228,9 +242,7 @@ def prepare(
         statistics = balanced_statistics(
             sp.vstack([lognorm, lognorm], format="csr"), cohort.symbols, np.repeat([0, 1], len(side))
         )
-    columns, used, missing = _covariates(
-        cohort, layout, counts, lognorm, statistics, covariates, n_null=n_null, gates=gates, seed=seed
-    )
+    columns, used, missing = _covariates(cohort, layout, counts, lognorm, statistics, how)
     own = side == 0
     patient = layout.patient
     scored = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
@@ -310,14 +322,13 @@ def _covariates(
     counts: sp.csr_matrix,
     lognorm: sp.csr_matrix,
     statistics: pd.DataFrame,
-    names: Sequence[str],
-    *,
-    n_null: int,
-    gates: CoverageGates,
-    seed: int,
+    how: Within,
 ) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
+    names = how.covariates
     sets = {name: cohort.panel[name] for name in names if name in cohort.panel}
-    matched = draw_matched_sets(statistics, sets, n_null=n_null, seed=seed, synonyms=cohort.synonyms, **gates)
+    matched = draw_matched_sets(
+        statistics, sets, n_null=how.random_sets, seed=how.seed, synonyms=cohort.synonyms, **how.gates
+    )
     z = apply_sets(lognorm, matched).z.astype(np.float64)
     own = cohort.cells.loc[layout.table["row"].to_numpy(dtype=np.int64)]
     columns: list[Floats] = []
@@ -432,6 +443,47 @@ def leave_one_out(names: Sequence[str], difference: Floats, variance: Floats) ->
         fit = meta(difference[others], variance[others])
         rows.append((name, fit.estimate, fit.ci_low, fit.ci_high, fit.ci90_low, fit.ci90_high))
     return pd.DataFrame(rows, columns=["patient_id", "estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"])
+
+
+def patient_table(
+    layout: Layout,
+    *,
+    contrast: str,
+    signature: str,
+    reason: str = "",
+    names: Sequence[str] = (),
+    values: Mapping[str, Floats] | None = None,
+) -> pd.DataFrame:
+    """One row per patient of the cohort, ``PATIENT_COLUMNS`` and the columns of ``values``.
+
+    Parameters
+    ----------
+    layout
+        From :func:`choose`.
+    contrast, signature
+        What is written into these columns.
+    reason
+        Why patients with enough cells have no value, where none has.
+    names, values
+        Patients with a value, and theirs by column; None where nothing could be computed.
+    """
+    overview = layout.overview.set_index("patient_id")
+    enough = overview["usable"].astype(bool)
+    columns = [*PATIENT_COLUMNS[1:], *(name for name in values or () if name not in PATIENT_COLUMNS)]
+    text = {"contrast": contrast, "signature": signature, "usable": False, "reason": ""}
+    frame = pd.DataFrame({name: text.get(name, np.nan) for name in columns}, index=overview.index)
+    for side in ("a", "b"):
+        frame[f"n_cells_{side}"] = frame[f"n_called_{side}"] = overview[f"n_cells_{side}"].astype("int64")
+    if values is not None:
+        reason = "too few cells once sample means and depth are taken out"
+    frame["reason"] = overview["reason"].where(~enough, reason).astype(object)
+    if values is not None:
+        kept = list(names)
+        frame.loc[kept, "reason"] = ""
+        frame.loc[kept, "usable"] = True
+        for name, own in values.items():
+            frame.loc[kept, name] = own
+    return frame.rename_axis("patient_id").reset_index()
 
 
 def check_coverage(

@@ -7,11 +7,13 @@ from scipy import stats
 
 from dtcflow.evidence import duality as du
 from dtcflow.evidence.run import cohort_of
+from dtcflow.evidence.within import Within
 from dtcflow.scores.signatures import GeneSet
 
 STEMNESS = "LIM_MAMMARY_STEM_CELL_UP_NOPROLIF"
 REST = "REST"
-OPTIONS = {"stemness": STEMNESS, "dormancy": REST, "covariates": ("log_genes", "log_counts"), "random_sets": 60}
+HOW = Within(cells=10, covariates=("log_genes", "log_counts"), random_sets=60)
+OPTIONS = {"stemness": STEMNESS, "dormancy": REST}
 
 
 def move(cohort, cells, names, factor, seed=0):
@@ -48,7 +50,7 @@ def planted(cohort, stem, rest):
 
 def test_one_programme_in_the_same_cells_is_found(plain):
     cells = chosen(plain, 0.5)
-    found = du.evaluate_duality(planted(plain, cells, cells), **OPTIONS)
+    found = du.evaluate_duality(planted(plain, cells, cells), HOW, **OPTIONS)
     assert found.n_shared == 4
     assert found.fit.n == 8
     assert found.ci_low > 0
@@ -62,7 +64,7 @@ def test_one_programme_in_the_same_cells_is_found(plain):
 
 
 def test_two_programmes_in_unrelated_cells_are_not_linked(plain):
-    found = du.evaluate_duality(planted(plain, chosen(plain, 0.5), chosen(plain, 0.5, seed=9)), **OPTIONS)
+    found = du.evaluate_duality(planted(plain, chosen(plain, 0.5), chosen(plain, 0.5, seed=9)), HOW, **OPTIONS)
     assert found.ci_low < 0.1
     assert abs(found.estimate) < 0.3  # standard error .11
 
@@ -70,14 +72,14 @@ def test_two_programmes_in_unrelated_cells_are_not_linked(plain):
 def test_programmes_that_exclude_each_other_have_the_other_sign(plain):
     cells = chosen(plain, 0.5)
     others = np.setdiff1d(chosen(plain, 1.1), cells)
-    assert du.evaluate_duality(planted(plain, cells, others), **OPTIONS).ci_high < 0
+    assert du.evaluate_duality(planted(plain, cells, others), HOW, **OPTIONS).ci_high < 0
 
 
 def test_patients_with_fewer_than_ten_cells_have_a_reason(plain):
     cells = plain.cells.copy()
     first = chosen(plain, 1.1)[:8]
     cells.loc[first, "malignant_call"] = "indeterminate"
-    found = du.evaluate_duality(replace(plain, cells=cells), **OPTIONS)
+    found = du.evaluate_duality(replace(plain, cells=cells), HOW, **OPTIONS)
     reasons = found.patients.set_index("patient_id")["reason"]
     assert reasons["P0"] == "8 malignant cells in marrow, 10 needed"
     assert (reasons.drop("P0") == "").all()
@@ -86,11 +88,11 @@ def test_patients_with_fewer_than_ten_cells_have_a_reason(plain):
 
 def test_nothing_to_compute_is_a_result(plain):
     cells = plain.cells.assign(malignant_call="normal")
-    found = du.evaluate_duality(replace(plain, cells=cells), **OPTIONS)
+    found = du.evaluate_duality(replace(plain, cells=cells), HOW, **OPTIONS)
     assert np.isnan([found.estimate, found.test.p_value, found.p_permutation]).all()
     assert set(found.patients["reason"]) == {"no malignant cell in marrow"}
     few = replace(plain, panel={**plain.panel, REST: GeneSet(REST, ("G0001", "NOWHERE"))})
-    found = du.evaluate_duality(few, **OPTIONS)
+    found = du.evaluate_duality(few, HOW, **OPTIONS)
     assert set(found.patients["reason"]) == {"REST cannot be scored"}
 
 
@@ -120,6 +122,6 @@ def test_permutation_p_is_uniform_without_a_link():
 
 
 def test_a_plan_that_asks_for_more_genes_than_there_are_scores_nothing(plain):
-    found = du.evaluate_duality(plain, **OPTIONS | {"gates": {"min_effective": 10_000.0}})
+    found = du.evaluate_duality(plain, replace(HOW, gates={"min_effective": 10_000.0}), **OPTIONS)
     assert set(found.coverage["status"]) == {"LOW_COVERAGE"}
     assert np.isnan(found.estimate)

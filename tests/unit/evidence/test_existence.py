@@ -7,12 +7,14 @@ import scipy.sparse as sp
 
 from dtcflow.evidence import existence as ex
 from dtcflow.evidence.run import cohort_of
-from dtcflow.evidence.within import Prepared
+from dtcflow.evidence.within import Prepared, Within
 
 SIGNATURE = "LIM_MAMMARY_STEM_CELL_UP_NOPROLIF"
 CONTROLS = ("EPPERT_HSC_R", "JAATINEN_HEMATOPOIETIC_STEM_CELL_UP")
 COVARIATES = ("TIROSH_S_PHASE", "TIROSH_G2M_PHASE", "log_genes", "log_counts", "pct_mt")
-OPTIONS = {"negative_controls": CONTROLS, "covariates": COVARIATES, "random_sets": 60, "splits": 2}
+HOW = Within(covariates=COVARIATES, random_sets=60)
+OPTIONS = {"negative_controls": CONTROLS, "splits": 2}
+QUICK = Within(random_sets=20)
 
 
 def raise_genes(cohort, cells, names, factor, seed=0):
@@ -39,7 +41,7 @@ def plain(lab):
 @pytest.fixture(scope="module")
 def found(plain):
     subset = raise_genes(plain, dtcs(plain, 0.4), plain.panel[SIGNATURE].up, 3.0)
-    return ex.evaluate_existence(subset, signature=SIGNATURE, **OPTIONS)
+    return ex.evaluate_existence(subset, HOW, signature=SIGNATURE, **OPTIONS)
 
 
 def test_subset_is_found(found):
@@ -70,7 +72,7 @@ def test_patient_table_adds_up(found):
 @pytest.mark.parametrize("factor", [1.0, 3.0])
 def test_nothing_is_found_where_no_cell_or_every_cell_runs_the_programme(plain, factor):
     cohort = raise_genes(plain, dtcs(plain), plain.panel[SIGNATURE].up, factor)
-    found = ex.evaluate_existence(cohort, signature=SIGNATURE, **OPTIONS)
+    found = ex.evaluate_existence(cohort, HOW, signature=SIGNATURE, **OPTIONS)
     # estimates of single null cohorts have a standard deviation of .09
     assert abs(found.fit.estimate) < 0.25
     assert found.fit.ci_low < 0.1
@@ -78,7 +80,7 @@ def test_nothing_is_found_where_no_cell_or_every_cell_runs_the_programme(plain, 
 
 def test_another_programme_is_not_taken_for_this_one(plain):
     cohort = raise_genes(plain, dtcs(plain, 0.4), plain.panel[CONTROLS[1]].up, 6.0)
-    found = ex.evaluate_existence(cohort, signature=SIGNATURE, **OPTIONS)
+    found = ex.evaluate_existence(cohort, HOW, signature=SIGNATURE, **OPTIONS)
     assert found.fit.ci_low < 0.1
     by = found.controls.set_index("signature")
     assert by.loc[CONTROLS[1], "estimate"] > ex.SESOI
@@ -96,7 +98,7 @@ def test_result_does_not_depend_on_the_order_of_cells_and_genes(plain, found):
         counts=sp.csr_matrix(subset.counts[rows][:, columns]),
         genes=subset.genes[columns],
     )
-    again = ex.evaluate_existence(moved, signature=SIGNATURE, **OPTIONS)
+    again = ex.evaluate_existence(moved, HOW, signature=SIGNATURE, **OPTIONS)
     assert again.fit.estimate == pytest.approx(found.fit.estimate, rel=1e-6)
 
 
@@ -106,7 +108,7 @@ def test_patients_with_few_cells_have_no_value_but_a_reason(plain):
     cells.loc[first[4:], "malignant_call"] = "indeterminate"
     second = cells.index[(cells["patient_id"] == "P1") & cells.index.isin(dtcs(plain))]
     cells.loc[second, "malignant_call"] = "indeterminate"
-    found = ex.evaluate_existence(replace(plain, cells=cells), signature=SIGNATURE, random_sets=20, splits=1)
+    found = ex.evaluate_existence(replace(plain, cells=cells), QUICK, signature=SIGNATURE, splits=1)
     reasons = found.patients.set_index("patient_id")["reason"]
     assert reasons["P0"] == "4 malignant cells in marrow, 5 needed"
     assert reasons["P1"] == "no malignant cell in marrow"
@@ -120,7 +122,7 @@ def test_no_estimate_from_fewer_than_three_patients(plain, keep):
     cells = plain.cells.copy()
     out = cells["patient_id"].isin(names) | (cells["compartment"] != "marrow")
     cells.loc[~out, "malignant_call"] = "indeterminate"
-    found = ex.evaluate_existence(replace(plain, cells=cells), signature=SIGNATURE, random_sets=20, splits=1)
+    found = ex.evaluate_existence(replace(plain, cells=cells), QUICK, signature=SIGNATURE, splits=1)
     assert found.patients["usable"].sum() == keep
     assert np.isnan([found.fit.estimate, found.test.p_value, found.p_gene_set]).all()
     assert (found.patients.loc[~found.patients["usable"], "reason"] != "").all()
@@ -133,10 +135,10 @@ def test_without_reference_or_coverage_there_is_a_reason(plain):
             malignant_call=plain.cells["malignant_call"].where(plain.cells["compartment"] == "marrow", "normal")
         ),
     )
-    found = ex.evaluate_existence(no_primary, signature=SIGNATURE, random_sets=20, splits=1)
+    found = ex.evaluate_existence(no_primary, QUICK, signature=SIGNATURE, splits=1)
     assert set(found.patients["reason"]) == {"fewer than 30 malignant cells of the reference group PT in the cohort"}
     few = replace(plain, panel={**plain.panel, SIGNATURE: replace(plain.panel[SIGNATURE], up=("G0001", "NOWHERE"))})
-    found = ex.evaluate_existence(few, signature=SIGNATURE, random_sets=20, splits=1)
+    found = ex.evaluate_existence(few, QUICK, signature=SIGNATURE, splits=1)
     assert set(found.patients["reason"]) == {f"{SIGNATURE} cannot be scored"}
     assert np.isnan(found.fit.estimate)
 
@@ -227,7 +229,7 @@ def test_one_odd_cell_is_cut():
 
 
 def test_a_plan_that_asks_for_more_genes_than_there_are_scores_nothing(plain):
-    found = ex.evaluate_existence(plain, signature=SIGNATURE, random_sets=20, splits=1, gates={"min_genes": 10_000})
+    found = ex.evaluate_existence(plain, replace(QUICK, gates={"min_genes": 10_000}), signature=SIGNATURE, splits=1)
     assert set(found.coverage.loc[found.coverage["signature"] == SIGNATURE, "status"]) == {"LOW_COVERAGE"}
     assert np.isnan(found.fit.estimate)
     assert not found.patients["usable"].any()
