@@ -82,6 +82,9 @@ single-tumours: $(READY) ## single real tumours and normal tissues, from data se
 bench-caller: $(READY) ## the malignant-cell caller beside infercnvpy, every figure of docs/caller.md, in benchmarks/tables
 	$(BIN)/python benchmarks/caller
 
+bench-scores: $(READY) ## cost of calibrated scores beside a loop over scanpy's, in benchmarks/tables
+	$(BIN)/python benchmarks/bench_scores.py --out benchmarks/tables/bench_scores
+
 bench-evidence: $(READY) ## error rates and power of the verdicts on simulated cohorts (hours, resumable; ARGS=--small: minutes)
 	$(BIN)/python benchmarks/evidence $(ARGS)
 

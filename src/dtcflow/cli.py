@@ -28,18 +28,22 @@ def _say(text: str) -> None:
 
 
 def problem_table(problems: Sequence[Problem], *, width: int = 120) -> str:
-    """Return problems as a plain-text table, long fields wrapped so that it is at most about ``width`` wide."""
+    """Return problems as a plain-text table about ``width`` wide; words of files and keys are broken last."""
     rows = [
         (p.where, "" if p.row is None else str(p.row), p.key or "", p.found, p.allowed, p.fix) for p in problems
     ]  # fmt: skip
-    longest = [max(len(header), *(len(row[i]) for row in rows)) for i, header in enumerate(_HEADERS)]
+    words = [[row[i] for row in rows] for i in range(len(_HEADERS))]
+    widths = [max(len(header), *map(len, own)) for header, own in zip(_HEADERS, words, strict=True)]
+    # files and keys are copied from the table: no line ends inside one of their words
+    least = [min(50, max([10, *(len(w) for field in own for w in field.split())])) for own in words]
+    least = [longest if name in ("file", "column/key") else 10 for name, longest in zip(_HEADERS, least, strict=True)]
     room = max(60, width - 2 * (len(_HEADERS) - 1))
-    widths = list(longest)
-    while sum(widths) > room:
-        widest = max(range(len(widths)), key=widths.__getitem__)
-        if widths[widest] <= 10:
-            break
-        widths[widest] -= 1
+    for floors in (least, [10] * len(widths)):  # words are broken where nothing else is left to give
+        while sum(widths) > room:
+            wide = [i for i, floor in enumerate(floors) if widths[i] > floor]
+            if not wide:
+                break
+            widths[max(wide, key=widths.__getitem__)] -= 1
     lines = []
     for row in (_HEADERS, tuple("-" * w for w in widths), *rows):
         cells = [textwrap.wrap(field, w, break_on_hyphens=False) or [""] for field, w in zip(row, widths, strict=True)]
@@ -47,6 +51,10 @@ def problem_table(problems: Sequence[Problem], *, width: int = 120) -> str:
             parts = [cell[number] if number < len(cell) else "" for cell in cells]
             lines.append("  ".join(part.ljust(w) for part, w in zip(parts, widths, strict=True)).rstrip())
     return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -81,8 +89,7 @@ def _check(options: argparse.Namespace) -> int:
         ]
         _say(json.dumps({"ok": not problems, "problems": listed, "warnings": findings.warnings}, indent=2))
     elif problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        _say(f"{count} in {directory / options.config}\n")
+        _say(f"{_count(len(problems), 'problem')} in the study {directory}\n")
         _say(problem_table(problems, width=shutil.get_terminal_size((120, 24)).columns))
     else:
         from dtcflow.io.config import load_config
@@ -90,7 +97,8 @@ def _check(options: argparse.Namespace) -> int:
 
         sheet = directory / load_config(directory / options.config)["samples"]
         samples = read_samples(sheet, base_dir=directory)
-        _say(f"no problem found: {len(samples)} samples of {samples['patient_id'].nunique()} patients")
+        patients = samples["patient_id"].nunique()
+        _say(f"no problem found: {_count(len(samples), 'sample')} of {_count(patients, 'patient')}")
     for warning in findings.warnings if not options.json else ():
         _say(f"\nwarning: {warning}")
     return EXIT_PROBLEM if problems else EXIT_OK
@@ -264,7 +272,7 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--scenario", required=True, choices=("progenitor", "null"), help="what is planted")
     simulate.add_argument("--seed", type=_whole, default=1, metavar="N", help="the same seed gives the same files (1)")
     simulate.add_argument("--out", required=True, metavar="DIR", help="study folder to write")
-    simulate.add_argument("--patients", type=_positive, metavar="N", help="number of patients (8)")
+    simulate.add_argument("--patients", type=_positive, metavar="N", help="number of patients (10)")
     simulate.add_argument("--force", action="store_true", help="overwrite an existing study")
     simulate.set_defaults(run=_simulate)
 

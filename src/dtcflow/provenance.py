@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dtcflow
+from dtcflow import resources
 from dtcflow.io.files import sha256
 
 PACKAGE_ROOT = Path(__file__).parent
@@ -81,17 +82,34 @@ def import_closure(modules: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(seen))
 
 
+@cache
+def _tables_of(module: str) -> tuple[str, ...]:
+    """Shipped reference tables that ``module`` names in its source, with the hash of each."""
+    path = _module_file(module)
+    tree = ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    folder = resources.folder()
+    return tuple(f"{word} {sha256(folder / word)}" for word in sorted(words & _table_names()))
+
+
+@cache
+def _table_names() -> frozenset[str]:
+    return frozenset(file.name for file in resources.folder().iterdir() if file.suffix in {".tsv", ".gz"})
+
+
 def code_fingerprint(*modules: str) -> str:
     """Hash of the source of ``modules`` and of everything of this package that they import.
 
     Snakemake does not see edits inside an installed package; a rule that carries this among its parameters is rerun
-    exactly when the code of its step has changed. Data files beside a module (templates) count as its code.
+    exactly when the code of its step has changed. Data files beside a module (templates) and the shipped reference
+    tables that a module names (aliases, gene classes, arms, signatures) count as its code.
     """
     digest = hashlib.sha256()
     for module in import_closure(modules):
         path = _module_file(module)
         assert path is not None
         digest.update(module.encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update("\n".join(_tables_of(module)).encode())
         if path.name == "__init__.py":
             for extra in sorted(p for p in path.parent.iterdir() if p.suffix in {".j2", ".css", ".html"}):
                 digest.update(extra.name.encode() + b"\0" + extra.read_bytes() + b"\0")
@@ -109,12 +127,17 @@ def package_versions(packages: Iterable[str] = RECORDED_PACKAGES) -> dict[str, s
     return found
 
 
+def _name_of(table: Path) -> str:
+    """A shipped table by its name, another one by its path as given: two files may have one name."""
+    return table.name if table.parent == resources.folder() else table.as_posix()
+
+
 def record(
     *,
     config: Mapping[str, Any],
     samples: list[dict[str, Any]],
     inputs: Mapping[str, Mapping[str, Any]],
-    resources: Iterable[Path],
+    tables: Iterable[Path],
     profiles: Mapping[str, Path] | None = None,
     plan_hash: str,
     methods: str,
@@ -127,8 +150,8 @@ def record(
         The complete configuration with defaults, and the rows of the sample sheet.
     inputs
         Per sample: what intake reported (``input`` path as given, format, sha256 of each file).
-    resources
-        Shipped or user-given resource files, recorded by name and hash.
+    tables
+        Shipped or user-given reference tables, recorded by name (shipped) or by path as given, and hash.
     profiles
         Known copy number of the patients that have one, recorded by patient and hash.
     plan_hash
@@ -147,7 +170,7 @@ def record(
         "inputs": {
             name: {key: report[key] for key in ("input", "format", "sha256")} for name, report in inputs.items()
         },
-        "resources": {path.name: sha256(path) for path in sorted(resources)},
+        "resources": {_name_of(path): sha256(path) for path in sorted(tables)},
         "cnv_profiles": {patient: sha256(path) for patient, path in sorted((profiles or {}).items())},
         "analysis_plan_sha256": plan_hash,
         "methods": methods,

@@ -44,6 +44,12 @@ def folder() -> Path:
     )
 
 
+def panel_facts(table: str | Path) -> Path | None:
+    """The file ``signature_panel.tsv`` (roles, families, citations) beside a table named ``signatures.tsv``, if any."""
+    beside = Path(table).with_name("signature_panel.tsv")
+    return beside if Path(table).name == "signatures.tsv" and beside.is_file() else None
+
+
 def path(name: str) -> Path:
     """Return the path of the shipped reference table ``name``.
 

@@ -81,7 +81,7 @@ def test_a_good_study_is_said_to_be_good(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["check", "--directory", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("no problem found: 1 samples of 1 patients\n")
+    assert out.startswith("no problem found: 1 sample of 1 patient\n")
     assert "warning: A: only 2 genes" in out
     assert cli.main(["check", "--directory", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -154,3 +154,18 @@ def test_long_fields_are_wrapped_to_the_width():
     table = cli.problem_table([problem], width=100)
     assert max(map(len, table.splitlines())) <= 100
     assert " ".join(table.split()).count("found") == 31
+
+
+def test_words_that_are_copied_from_the_table_stay_whole():
+    long = Problem(
+        "study/config/samples_of_all.tsv",
+        "found " * 30,
+        "allowed " * 20,
+        "fix " * 40,
+        3,
+        "sensitivity_signatures",
+    )
+    lines = cli.problem_table([long], width=100).splitlines()
+    assert any("study/config/samples_of_all.tsv" in line for line in lines)
+    assert any("sensitivity_signatures" in line for line in lines)
+    assert max(map(len, lines)) <= 100

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dtcflow import provenance
+from dtcflow import provenance, resources
 from dtcflow.io.files import sha256
 from dtcflow.provenance import code_fingerprint, import_closure, package_versions, record
 
@@ -30,15 +30,37 @@ def package(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(provenance, "PACKAGE_ROOT", tmp_path)
-    provenance._imports_of.cache_clear()
+    cached = (provenance._imports_of, provenance._tables_of, provenance._table_names)
+    for one in cached:
+        one.cache_clear()
     yield tmp_path
-    provenance._imports_of.cache_clear()
+    for one in cached:
+        one.cache_clear()
 
 
 def test_imports_are_followed_into_functions_and_packages(package):
     assert import_closure(["dtcflow.a"]) == ("dtcflow", "dtcflow.a", "dtcflow.b", "dtcflow.sub", "dtcflow.sub.c")
     assert import_closure(["dtcflow.d"]) == ("dtcflow", "dtcflow.d")
     assert import_closure(["dtcflow.d", "dtcflow.sub.c"]) == ("dtcflow", "dtcflow.d", "dtcflow.sub", "dtcflow.sub.c")
+
+
+def test_an_edit_of_a_shipped_table_changes_the_steps_that_name_it(package, tmp_path, monkeypatch):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "aliases.tsv").write_text("a")
+    monkeypatch.setattr(provenance.resources, "folder", lambda: folder)
+    (package / "b.py").write_text('TABLE = "aliases.tsv"\n')
+
+    def prints():
+        for cached in (provenance._imports_of, provenance._tables_of, provenance._table_names):
+            cached.cache_clear()
+        return code_fingerprint("dtcflow.a"), code_fingerprint("dtcflow.d")
+
+    before = prints()
+    (folder / "aliases.tsv").write_text("b")
+    after = prints()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 def test_imports_in_a_circle_end(package):
@@ -81,6 +103,7 @@ def test_an_unknown_module_is_refused(package):
 def test_the_fingerprint_does_not_depend_on_place_order_or_process(tmp_path):
     copied = tmp_path / "elsewhere" / "dtcflow"
     shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(resources.folder(), tmp_path / "workflow" / "resources")
     program = "from dtcflow.provenance import code_fingerprint as f; print(f('dtcflow.merge', 'dtcflow.genes'))"
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -117,16 +140,20 @@ def test_a_record_is_plain_complete_and_says_where_inputs_came_from(tmp_path):
         "config": {"seed": 4, "qc": {"n_mads": 5}},
         "samples": [{"sample_id": "A", "age": None}],
         "inputs": {"A": {"input": "a.h5ad", "format": "h5ad", "sha256": {"a.h5ad": "0"}, "n_cells": 9}},
-        "resources": [table],
+        "tables": [table],
         "plan_hash": "p",
         "methods": "We did.",
     }
     one = record(**arguments)
     assert one["cnv_profiles"] == {}
     assert one["inputs"] == {"A": {"input": "a.h5ad", "format": "h5ad", "sha256": {"a.h5ad": "0"}}}
-    assert one["resources"] == {"panel.tsv": hashlib.sha256(b"x").hexdigest()}
+    assert one["resources"] == {table.as_posix(): hashlib.sha256(b"x").hexdigest()}
     assert one["seeds"] == {"seed": 4}
     assert one["analysis_plan_sha256"] == "p"
     assert one["packages"]["dtcflow"] == one["dtcflow"]
     assert one["parameters"] == arguments["config"]
+    again = tmp_path / "again" / "panel.tsv"
+    again.parent.mkdir()
+    again.write_text("y")
+    assert len(record(**arguments | {"tables": [table, again]})["resources"]) == 2
     assert json.dumps(one, sort_keys=True) == json.dumps(record(**arguments), sort_keys=True)

@@ -30,7 +30,7 @@ rule embed_cohort:
 rule annotate_cells:
     input:
         cohort="<results>/embedding/cohort.h5ad",
-        markers=config["annotation"]["panels"] or str(shipped.path("markers.tsv")),
+        markers=MARKERS,
     output:
         cells="<results>/annotation/cells.tsv.gz",
     log:

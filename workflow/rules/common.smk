@@ -19,7 +19,7 @@ def _checked_study():
     """Configuration with defaults and sample sheet; every problem of the study in one message before any job."""
     where = ", ".join(map(str, workflow.configfiles)) or "config"
     try:
-        settings = load_config({k: v for k, v in config.items() if k != "pathvars"}, where=where)
+        settings = load_config(config, where=where)
         if workflow.is_main_process:
             if problems := check_study(settings, base_dir=".", where=where):
                 raise DtcflowError("the study cannot run:", problems)
@@ -33,6 +33,9 @@ config.update(SETTINGS)
 PATIENTS = sorted(SAMPLES["patient_id"].unique())
 # patient -> known copy number, for the patients that have one
 PROFILES = {patient: path for patient in PATIENTS if (path := known_copy_number(SAMPLES, patient))}
+PANEL = config["scores"]["signatures"] or str(shipped.path("signatures.tsv"))
+PANEL_FACTS = [str(beside)] if (beside := shipped.panel_facts(PANEL)) else []
+MARKERS = config["annotation"]["panels"] or str(shipped.path("markers.tsv"))
 GENE_POSITIONS = config["intake"]["gene_positions"] or str(shipped.path("gene_positions.tsv.gz"))
 
 

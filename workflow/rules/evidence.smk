@@ -10,9 +10,10 @@ rule test_claims:
         genomes=of_cohort("<results>/cnv/patients/{patient}.h5ad"),
         identities="<results>/intake/identity.tsv",
         claims=config["claims"],
-        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        panel=PANEL,
+        panel_facts=PANEL_FACTS,
         gmt=config["scores"]["gmt"],
-        markers=config["annotation"]["panels"] or str(shipped.path("markers.tsv")),
+        markers=MARKERS,
     output:
         claims=report(
             "<results>/evidence/claims.tsv",
@@ -48,7 +49,8 @@ rule compare_pseudobulk:
         cohort="<results>/embedding/cohort.h5ad",
         qc=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),
         calls="<results>/calls/cells.tsv.gz",
-        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        panel=PANEL,
+        panel_facts=PANEL_FACTS,
         gmt=config["scores"]["gmt"],
     output:
         genes="<results>/evidence/pseudobulk.tsv",
@@ -64,7 +66,6 @@ rule compare_pseudobulk:
         mem_mb=memory(3000, factor=20),
         runtime=minutes(30, per_100mb=20),
     params:
-        settings=lookup("scores", within=config),
         seed=lookup("seed", within=config),
         code=code_fingerprint("dtcflow.evidence.pseudobulk", "dtcflow.cells"),
     script:

@@ -9,6 +9,8 @@ if config["simulate"]:
             truth=[
                 "<results>/simulated/truth/cells.tsv.gz",
                 "<results>/simulated/truth/karyotypes.tsv",
+                "<results>/simulated/truth/patients.tsv",
+                "<results>/simulated/truth/parameters.json",
             ],
         log:
             "<logs>/simulate_cohort.log",
@@ -32,7 +34,7 @@ rule read_sample:
         matrix=lookup(query="index == '{sample}'", within=SAMPLES, cols="path"),
         raw=unfiltered_beside,
         positions=GENE_POSITIONS,
-        markers=config["annotation"]["panels"] or str(shipped.path("markers.tsv")),
+        markers=MARKERS,
     output:
         matrix="<results>/intake/{sample}.h5ad",
         report="<results>/intake/{sample}.json",

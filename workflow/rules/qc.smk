@@ -4,7 +4,7 @@
 rule qc_sample:
     input:
         matrix="<results>/intake/{sample}.h5ad",
-        markers=config["annotation"]["panels"] or str(shipped.path("markers.tsv")),
+        markers=MARKERS,
     output:
         cells="<results>/qc/samples/{sample}.tsv.gz",
         summary="<results>/qc/samples/{sample}.json",

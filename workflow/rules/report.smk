@@ -5,11 +5,9 @@ rule record_provenance:
     input:
         intake=of_cohort("<results>/intake/{sample}.json"),
         claims=config["claims"],
-        resources=[
-            GENE_POSITIONS,
-            config["annotation"]["panels"] or str(shipped.path("markers.tsv")),
-            config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
-            *config["scores"]["gmt"],
+        tables=[
+            *(GENE_POSITIONS, MARKERS, PANEL, *PANEL_FACTS, *config["scores"]["gmt"]),
+            *(str(shipped.path(name)) for name in ("gene_aliases.tsv.gz", "gene_classes.tsv", "chromosome_arms.tsv")),
         ],
         profiles=list(PROFILES.values()),
     output:
@@ -43,7 +41,8 @@ rule assemble_cohort:
         windows=of_cohort("<results>/cnv/patients/{patient}.h5ad"),
         ambient=of_cohort("<results>/qc/ambient/{sample}.h5ad") if config["qc"]["ambient_layer"] else [],
         provenance="<results>/provenance.json",
-        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        panel=PANEL,
+        panel_facts=PANEL_FACTS,
     output:
         cohort="<results>/cohort.h5ad",
         cells=report(

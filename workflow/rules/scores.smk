@@ -4,7 +4,8 @@
 rule score_signatures:
     input:
         cohort="<results>/embedding/cohort.h5ad",
-        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        panel=PANEL,
+        panel_facts=PANEL_FACTS,
         gmt=config["scores"]["gmt"],
     output:
         cells="<results>/scores/cells.tsv.gz",
@@ -33,7 +34,8 @@ rule score_pseudobulk:
         cohort="<results>/embedding/cohort.h5ad",
         qc=of_cohort("<results>/qc/samples/{sample}.tsv.gz"),
         calls="<results>/calls/cells.tsv.gz",
-        panel=config["scores"]["signatures"] or str(shipped.path("signatures.tsv")),
+        panel=PANEL,
+        panel_facts=PANEL_FACTS,
         gmt=config["scores"]["gmt"],
     output:
         scores="<results>/scores/pseudobulk_scores.tsv",
@@ -48,7 +50,6 @@ rule score_pseudobulk:
         mem_mb=memory(3000, factor=20),
         runtime=minutes(20, per_100mb=10),
     params:
-        settings=lookup("scores", within=config),
         seed=lookup("seed", within=config),
         code=code_fingerprint("dtcflow.evidence.pseudobulk_scores", "dtcflow.cells"),
     script:

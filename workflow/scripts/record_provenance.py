@@ -16,7 +16,7 @@ content = provenance.record(
     config=snakemake.params.config,
     samples=snakemake.params.samples,
     inputs=inputs,
-    resources=[Path(path) for path in snakemake.input.resources],
+    tables=[Path(path) for path in snakemake.input.tables],
     profiles={name: Path(path) for name, path in zip(snakemake.params.patients, snakemake.input.profiles, strict=True)},
     plan_hash=load_plan(snakemake.input.claims).sha256,
     methods="\n\n".join(methods(snakemake.params.config, provenance.package_versions())),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -243,19 +244,16 @@ def load_plan(source: Mapping[str, Any] | str | Path, *, where: str | None = Non
         where = where or "claims"
         raw = source
     if not isinstance(raw, Mapping):
+        found = "an empty file" if raw is None else f"a {type(raw).__name__}"
         raise InputError(
             f"{where} is not an analysis plan",
-            [
-                Problem(
-                    where, f"a {type(raw).__name__}", "the blocks hypothesis and claims", "start from the shipped file"
-                )
-            ],
+            [Problem(where, found, "the blocks hypothesis and claims", "start from the shipped file")],
         )
     schema = load_schema(SCHEMA)
     plain = json.loads(json.dumps(raw, default=str))
     problems = violations(schema, plain, where=where)
     if problems:
-        raise plan_error(where, problems)
+        raise plan_error(where, _by_id(problems, plain))
     values = fill_defaults(schema, plain)
     item = schema["properties"]["claims"]["items"]
     values["claims"] = [fill_defaults(item, claim) for claim in plain["claims"]]
@@ -263,7 +261,7 @@ def load_plan(source: Mapping[str, Any] | str | Path, *, where: str | None = Non
 
     problems = list(cross_checks(values, where))
     if problems:
-        raise plan_error(where, problems)
+        raise plan_error(where, _by_id(problems, plain))
     hypothesis = values["hypothesis"]
     return Plan(
         statement=hypothesis["statement"],
@@ -280,6 +278,19 @@ def plan_error(where: str, problems: list[Problem]) -> InputError:
     """Return the error that lists the problems of a plan."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return InputError(f"{where}: {count} in the analysis plan", problems)
+
+
+def _by_id(problems: Iterable[Problem], values: Mapping[str, Any]) -> list[Problem]:
+    """The problems with claims called by their id instead of their place in the list, where they have one."""
+    claims = values.get("claims")
+
+    def named(key: str | None) -> str | None:
+        found = re.match(r"claims\.(\d+)\.(.*)", key or "")
+        entry = claims[int(found[1])] if found and isinstance(claims, list) else None
+        name = entry.get("id") if isinstance(entry, dict) else None
+        return f"claim {name}, {found[2]}" if found and isinstance(name, str) and found[2] != "id" else key
+
+    return [replace(problem, key=named(problem.key)) for problem in problems]
 
 
 OF_ANOTHER: Final = ("a", "b", "direction", "sesoi", "primary_signature", "covariates", "design", "timepoint")

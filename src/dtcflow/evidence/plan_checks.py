@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from dtcflow.contracts import EPITHELIAL, HAEMATOPOIETIC_TYPES, Problem
-from dtcflow.evidence.plan import POPULATIONS, Claim, Plan, plan_error
+from dtcflow.evidence.plan import CELL_COVARIATES, POPULATIONS, Claim, Plan, plan_error
 from dtcflow.io.schema import suggest
-from dtcflow.scores.signatures import GeneSet
+from dtcflow.scores.signatures import NOPROLIF, GeneSet
 
 MAX_SHARED: Final = 0.10
 """From this share of a signature's genes on, genes that also chose the cells make a claim circular; fewer are taken out
@@ -197,15 +197,31 @@ def _unknown_signatures(plan: Plan, known: Collection[str], where: str) -> Itera
             continue
         unknown = [name for name in claim.required_signatures() if name not in known]
         if unknown:
-            near = {name: suggest(name, known) for name in unknown}
-            meant = ", ".join(f"{one!r} for {name}" for name, one in near.items() if one)
             yield Problem(
                 where,
                 f"{', '.join(unknown)}, which no panel entry or gene set has",
-                "signatures of the panel, their _NOPROLIF/_NOPROLIF_NOEMT variants, or of your GMT files",
-                f"did you mean {meant}?" if meant else "correct the name, add the gene set, or take the claim out",
+                "signatures of the panel, their _NOPROLIF/_NOPROLIF_NOEMT variants, sets of your GMT files, and as "
+                f"covariates {', '.join(CELL_COVARIATES)}",
+                _what_to_do(unknown, known),
                 key=f"claim {claim.id}",
             )
+
+
+def _what_to_do(unknown: Iterable[str], known: Collection[str]) -> str:
+    """Advice on unknown signatures; a purged variant is never replaced by the set that was to be purged."""
+    advice, meant = [], []
+    for name in unknown:
+        base, purge, _ = name.partition(NOPROLIF)
+        if purge and base in known:
+            advice.append(
+                f"{base} has no purged variants: sets of a GMT file never have (write `purges: [none]`), sets of your "
+                "own table only when it has sets of the families proliferation and emt"
+            )
+        elif near := suggest(name, [*known, *CELL_COVARIATES]):
+            meant.append(f"{near!r} for {name}")
+    if meant:
+        advice.append(f"did you mean {', '.join(meant)}?")
+    return "; ".join(dict.fromkeys(advice)) or "correct the name, add the gene set, or take the claim out"
 
 
 def selecting_genes(claim: Claim, markers: Mapping[str, GeneSet]) -> frozenset[str]:

@@ -20,6 +20,10 @@ MAX_VALUES = 100_000
 """Values a YAML file may stand for; a configuration has some hundred."""
 
 
+PATHVARS = "pathvars"
+"""Key of Snakemake itself in a configuration: where results go. Not ours to check."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML in which a key written twice is an error: the second would silently win."""
 
@@ -201,6 +205,7 @@ def load_config(source: Mapping[str, Any] | str | Path, *, where: str | None = N
             [Problem(where, f"a {type(values).__name__}", "keys and values", "write `key: value` lines")],
         )
     plain = _plain_copy(values)
+    plain.pop(PATHVARS, None)  # Snakemake's own key
     schema = load_schema(CONFIG)
     schema_order = list(schema["properties"])
     optional = "simulate" not in plain or plain["simulate"] is None

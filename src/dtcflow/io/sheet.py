@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 LINES = "lines"
 """``attrs`` key of :func:`read_samples`: the line of the file each sample is in."""
+
+MISSPELT = 0.85
+"""Likeness (``difflib``, letters and digits only) from which an unknown column is a known one with a typing mistake."""
 
 _PER_PATIENT = ("sex", "cnv_profile", "dfs_months", "dfs_event", "os_months", "os_event")
 """Properties of a patient: all samples of one patient must agree on them."""
@@ -129,7 +133,20 @@ def _check_header(header: list[str], schema: Mapping[str, Any], where: str) -> l
             near = suggest(name, [column for column in header if column not in known])
             fix = f"rename the column {near!r} to {name!r}" if near else "add the column"
             problems.append(Problem(where, "no such column", describe(schema["properties"][name]), fix, key=name))
+    optional = [name for name in known if name not in schema["required"] and name not in header]
+    for column in header:
+        meant = _misspelt(column, optional) if column and column not in known else None
+        if meant:
+            fix = f"rename the column to {meant!r}; a column of your own needs a name that is less like it"
+            problems.append(Problem(where, f"no column that is known, but nearly {meant!r}", meant, fix, key=column))
     return problems
+
+
+def _misspelt(column: str, names: Iterable[str]) -> str | None:
+    """The known column that ``column`` is a typing mistake of: it would be left out of the analysis in silence."""
+    plain = {re.sub(r"[^a-z0-9]", "", name.casefold()): name for name in names}
+    close = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", column.casefold()), list(plain), n=1, cutoff=MISSPELT)
+    return plain[close[0]] if close else None
 
 
 def _values(fields: dict[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:

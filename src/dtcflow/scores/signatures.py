@@ -227,8 +227,8 @@ def load_panel(path: str | Path | None = None, *, variants: bool = True) -> list
             continue
         draft = drafts.setdefault(name, _Draft(first_row=number))
         problems += _gene_problems(table, number, row, draft)
-    beside = table.with_name("signature_panel.tsv")
-    if "role" not in header and table.name == "signatures.tsv" and beside.is_file():
+    beside = resources.panel_facts(table)
+    if "role" not in header and beside is not None:
         problems += _add_facts(beside, drafts)
     if not drafts and not problems:
         problems.append(Problem(str(table), "no row", "at least one signature", "add a signature"))

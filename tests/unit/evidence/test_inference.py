@@ -109,6 +109,36 @@ def test_interval_is_the_one_of_statsmodels_when_patients_differ():
     assert (fit.ci90_low, fit.ci90_high) == tuple(pytest.approx(x, rel=1e-6) for x in ninety)
 
 
+def draws(n_cohorts, seed=0):
+    """Eight patients of 3 to 60 cells, of a common difference or not."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n_cohorts):
+        cells = 3 + rng.negative_binomial(3, 3 / 12, 8)
+        v = 1 / cells + 1 / 60
+        yield rng.normal(0.5, rng.choice([0.0, 0.2, 0.5, 1.0]), 8) + rng.normal(0, np.sqrt(v)), v
+
+
+def test_tau_solves_the_equation_of_paule_and_mandel_or_is_zero():
+    """Newton's method loses a positive root by rounding in one cohort of twenty (statsmodels, ``atol=1e-8``)."""
+    lost = 0
+    for d, v in draws(400):
+        fit = inf.random_effects(d, v)
+        if fit.tau2 > 0:
+            assert fit.hksj_scale == pytest.approx(1.0, abs=1e-9)
+        else:
+            assert fit.q <= 7
+        other = combine_effects(d, v, method_re="pm", use_t=True, atol=1e-8, maxiter=200)
+        lost += other.tau2 == 0 and fit.tau2 > 1e-3
+    assert lost > 0
+
+
+def test_the_order_of_patients_does_not_matter():
+    for d, v in draws(200, seed=1):
+        fit, other = inf.random_effects(d, v), inf.random_effects(d[::-1], v[::-1])
+        assert other.estimate == pytest.approx(fit.estimate, rel=1e-10, abs=1e-12)
+        assert other.ci_high == pytest.approx(fit.ci_high, rel=1e-10, abs=1e-12)
+
+
 def test_agreement_beyond_chance_does_not_narrow_the_interval():
     d, v = np.array([0.50, 0.51, 0.49, 0.50, 0.52, 0.48]), np.full(6, 0.09)
     fit = inf.random_effects(d, v)

@@ -162,3 +162,24 @@ def test_unknown_names_of_every_kind_of_list_are_told(values):
     for name in ("LIM_MAMMARY_STEM_CEL_UP", "NOBODY", "log_gene"):
         assert name in text
     assert "'LIM_MAMMARY_STEM_CELL_UP' for LIM_MAMMARY_STEM_CEL_UP" in text
+
+
+def test_a_set_without_variants_is_never_replaced_by_the_unpurged_one(values):
+    one(values, "P2")["sensitivity_signatures"] = ["MINE"]
+    panel = {name: entry for name, entry in ((s.name, s) for s in load_panel()) if not name.startswith("PECE")}
+    panel["MINE"] = GeneSet("MINE", tuple(f"G{i}" for i in range(30)))
+    one(values, "P2")["covariates"] = ["log_gene"]
+    with pytest.raises(InputError) as caught:
+        check_plan(load_plan(values), panel, load_markers())
+    [problem] = [problem for problem in caught.value.problems if problem.key == "claim P2"]
+    assert "MINE_NOPROLIF, MINE_NOPROLIF_NOEMT" in problem.found
+    assert "MINE has no purged variants" in problem.fix
+    assert "'MINE'" not in problem.fix
+    assert "'log_genes' for log_gene" in problem.fix
+
+
+def test_claims_are_called_by_their_id(values):
+    one(values, "P1")["sesoi"] = "much"
+    with pytest.raises(InputError) as caught:
+        load_plan(values)
+    assert [problem.key for problem in caught.value.problems] == ["claim P1, sesoi"]

@@ -146,3 +146,7 @@ def test_the_simulation_is_cut_out_of_the_text():
     shipped = (Path(__file__).parents[3] / "config" / "config.yaml").read_text()
     assert set(yaml.safe_load(shipped)) - set(yaml.safe_load(without_simulation(shipped))) == {"simulate"}
     assert not re.search("simulat", without_simulation(shipped).split("study:")[0].split("samples:")[1])
+
+
+def test_the_key_of_snakemake_itself_is_not_ours():
+    assert load_config({"pathvars": {"results": "out"}}) == load_config({})

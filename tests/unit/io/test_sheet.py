@@ -147,6 +147,22 @@ def test_unknown_columns_are_kept_and_logged(sheet, caplog):
     assert "ward" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        ("enrichmnt", "enrichment"),
+        ("time_point", "timepoint"),
+        ("Sex", "sex"),
+        ("nucleated_cells_scrned", "nucleated_cells_screened"),
+    ],
+)
+def test_a_misspelt_optional_column_is_refused(refused, column, meant):
+    """Left out in silence it would change what is computed."""
+    [(row, key, text)] = refused(f"{HEAD}\t{column}\nA\tP\tmarrow\ta\tx\n")
+    assert (row, key) == (None, column)
+    assert f"rename the column to {meant!r}" in text
+
+
 def test_one_row_as_a_dictionary(sheet):
     frame = sheet(f"{HEAD}\n{ROWS}")
     row = sample_row(frame, "P1_marrow")
