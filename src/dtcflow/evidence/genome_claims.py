@@ -89,6 +89,12 @@ def genomes_of(genomes: Mapping[str, PatientGenomes], cells: pd.DataFrame) -> di
     return out
 
 
+def _from_threshold(leave_one_out: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Estimates and limits less the threshold: where a claim compares with it instead of with 0."""
+    numbers = ["estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"]
+    return leave_one_out.assign(**{name: leave_one_out[name] - threshold for name in numbers})
+
+
 def judge_dissimilarity(
     claim: Claim,
     found: Dissimilarity,
@@ -112,11 +118,7 @@ def judge_dissimilarity(
         checks.append(Rule("copy number by cell", 0, 1, False, "NO_DATA", "no copy number by cell was given"))
     if fit.n >= rules.estimate_patients:
         checks.append(precision_check(fit, allowed=sesoi, sign=-1, beyond=sesoi))
-        # R is compared with the threshold, not with 0: both are moved there
-        moved = found.leave_one_out.copy()
-        for name in ("estimate", "ci_low", "ci_high", "ci90_low", "ci90_high"):
-            moved[name] = moved[name] - sesoi
-        checks.append(patient_check(wanted, moved, sign=-1, sesoi=0.0))
+        checks.append(patient_check(wanted, _from_threshold(found.leave_one_out, sesoi), sign=-1, sesoi=0.0))
     decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
     own = found.patients.loc[found.patients["usable"].astype(bool), "value_a"].to_numpy(dtype=float)
     sd = spread(own)
@@ -160,14 +162,16 @@ def judge_rarity(
     SUPPORTED: the upper 95 % limit of the mean rate is below ``sesoi`` and the adjusted p against it below alpha.
     NOT_SUPPORTED: the lower 90 % limit is above it. NO_DATA where no patient has a denominator: marrow that was
     enriched has none unless the sheet says how many nucleated cells were screened. Patients without a tumour cell
-    count, so that none in the whole cohort is no lack of data.
+    count as zeros beside others that have some; a cohort without any, or without proof of identity (C0), shows no
+    rate: nothing says that its tumour cells would have been called.
     """
     sesoi, n = claim.sesoi, int(found.patients["usable"].sum())
     held = bool(case.p_adjusted < rules.alpha and found.high < sesoi)
     wanted = candidate(supports=held, refutes=bool(found.low90 > sesoi))
-    checks = data_checks(claim, rules, case, n=n, n_called=max(found.n_called, 1))[1:]
+    checks = data_checks(claim, rules, case, n=n, n_called=found.n_called)
     words = f"{n} patients have a number of nucleated marrow cells (unenriched, or nucleated_cells_screened)"
     checks.append(Rule("denominator", n, 1, n > 0, "NO_DATA", words))
+    checks.append(patient_check(wanted, _from_threshold(found.leave_one_out, sesoi), sign=-1, sesoi=0.0))
     decision = decide(wanted, checks, tested=n >= max(2, rules.estimate_patients))
     own = found.patients.loc[found.patients["usable"].astype(bool), "difference"].to_numpy(dtype=float)
     row = claim_row(
@@ -178,7 +182,7 @@ def judge_rarity(
         estimate=found.rate,
         ci_low=found.low,
         ci_high=found.high,
-        p_value=found.test.p_value,
+        p_value=found.p_value,
         p_adjusted=case.p_adjusted,
         sesoi=sesoi,
         patients_needed=patients_needed(
@@ -187,14 +191,15 @@ def judge_rarity(
     )
     detail: dict[str, Any] = {
         "evaluated": True,
-        "method": "beta-binomial mean rate over patients, zeros kept, profile likelihood with limits of the t "
-        "distribution; p by sign-flip of log rates against sesoi over patients",
+        "method": "beta-binomial mean rate over patients, zeros kept; limits and p against sesoi from the profile "
+        "likelihood and the t distribution",
         "ci90": [found.low90, found.high90],
         "shape": found.shape,
         "patients_with_tumour_cells": found.n_positive,
         "tumour_cells": found.n_called,
         "within_1e-6_to_1e-3": found.in_range,
         "log_rate": found.fit.as_dict(),
+        "leave_one_out": found.leave_one_out.to_dict("records"),
         "patients": found.patients.to_dict("records"),
     }
     return Judged(claim, decision, row, detail, tuple(checks))

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -24,8 +25,8 @@ from scipy.special import betaln, gammaln
 
 from dtcflow.cells import single_malignant
 from dtcflow.evidence.contrasts import Floats, tumour_patients
-from dtcflow.evidence.inference import MetaAnalysis, SignFlip, sign_flip
-from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS
+from dtcflow.evidence.inference import MetaAnalysis
+from dtcflow.evidence.paired import BLANK, PATIENT_COLUMNS
 from dtcflow.evidence.within import meta
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ SESOI: Final = 1e-3
 project starts from (DESIGN, first property). A weaker limit would call common what nobody called rare."""
 RANGE: Final = (1e-6, 1e-3)
 RARITY_COLUMNS: Final = (*PATIENT_COLUMNS, "rate_per_million", "rate_low", "rate_high", "denominator")
+LEFT_OUT: Final = ("patient_id", "estimate", "ci_low", "ci_high", "ci90_low", "ci90_high")
 SHAPES: Final = (0.1, 1e4)
 """Range of the shape of the distribution of rates over patients. Its coefficient of variation, ``1 / sqrt(shape)``,
 is at most 3.2. Without a bound, no number of patients without a tumour cell could say anything: all might be in
@@ -59,8 +61,13 @@ class Rarity:
         Mean rate over patients and its 95 % and 90 % limits.
     shape
         Of the beta distribution of rates over patients; their coefficient of variation is ``1 / sqrt(shape)``.
-    fit, test
-        Mean log rate over patients (zeros with half a cell added) and the sign-flip test against the threshold.
+    p_value
+        Two-sided p of a mean rate equal to the threshold, from the same profile likelihood and t distribution as the
+        limits: below .05 exactly where the threshold lies outside the 95 % interval.
+    fit
+        Mean log rate over patients (zeros with half a cell added); for planning only.
+    leave_one_out
+        One row per patient left out: ``patient_id estimate ci_low ci_high ci90_low ci90_high``.
     n_called
         Tumour cells in the marrow, all patients.
     n_positive
@@ -76,8 +83,9 @@ class Rarity:
     low90: float = NAN
     high90: float = NAN
     shape: float = NAN
+    p_value: float = NAN
     fit: MetaAnalysis = BLANK
-    test: SignFlip = NO_TEST
+    leave_one_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(LEFT_OUT)))
     n_called: int = 0
     n_positive: int = 0
     in_range: bool | None = None
@@ -118,18 +126,20 @@ def _profile(mean: float, k: Floats, n: Floats) -> tuple[float, float]:
     return -float(best.fun), math.exp(float(best.x))
 
 
-def beta_binomial(k: Floats, n: Floats) -> dict[str, float]:
+def beta_binomial(k: Floats, n: Floats, *, threshold: float | None = None) -> dict[str, float]:
     """Mean rate over patients with profile-likelihood limits.
 
     Parameters
     ----------
     k, n
         Tumour cells and nucleated cells per patient, at least two patients.
+    threshold
+        Rate that a p value is wanted for.
 
     Returns
     -------
-    ``rate``, ``shape``, ``low``, ``high`` (95 %), ``low90``, ``high90`` (90 %). Without any tumour cell the rate and
-    the lower limits are 0.
+    ``rate``, ``shape``, ``low``, ``high`` (95 %), ``low90``, ``high90`` (90 %), and ``p_value`` of ``threshold``.
+    Without any tumour cell the rate and the lower limits are 0.
     """
     k, n = np.asarray(k, dtype=float), np.asarray(n, dtype=float)
     floor = math.log(1e-3 / n.sum())
@@ -162,7 +172,19 @@ def beta_binomial(k: Floats, n: Floats) -> dict[str, float]:
         drop = float(stats.t.isf(alpha / 2, len(k) - 1)) ** 2 / 2
         out[f"high{name}"] = limit(drop, ceiling)
         out[f"low{name}"] = limit(drop, floor) if rate > 0 else 0.0
+    if threshold is not None:
+        drop = max(0.0, best - _profile(threshold, k, n)[0])
+        out["p_value"] = float(2 * stats.t.sf(math.sqrt(2 * drop), len(k) - 1))
     return out
+
+
+def _left_out(names: Sequence[str], k: Floats, n: Floats) -> pd.DataFrame:
+    """Rate and limits without each patient."""
+    rows = []
+    for i, name in enumerate(names):
+        found = beta_binomial(np.delete(k, i), np.delete(n, i)) if len(names) > 2 else {}
+        rows.append((name, *(found.get(key, NAN) for key in ("rate", "low", "high", "low90", "high90"))))
+    return pd.DataFrame(rows, columns=list(LEFT_OUT))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -202,7 +224,6 @@ def evaluate_rarity(
     *,
     sesoi: float = SESOI,
     estimate_patients: int = 3,
-    seed: int = 0,
 ) -> Rarity:
     """Compute C1.
 
@@ -217,14 +238,12 @@ def evaluate_rarity(
         Rate below which tumour cells count as rare.
     estimate_patients
         Fewer usable patients: no estimate.
-    seed
-        Of the sign-flip test beyond twelve patients.
 
     Returns
     -------
     Rarity
-        The rule: supported when ``high < sesoi``, refuted when ``low90 > sesoi``. A patient all of whose marrow samples
-        lack a denominator is not usable; with no usable patient there are no data for this claim.
+        The rule: supported when ``high < sesoi`` (the p value says the same), refuted when ``low90 > sesoi``. A patient
+        all of whose marrow samples lack a denominator is not usable; with no usable patient there are no data for this claim.
     """
     marrow = _denominators(samples, cells)
     names = sorted(set(tumour_patients(samples)))
@@ -270,7 +289,8 @@ def evaluate_rarity(
     called = int(patients["n_called_a"].sum())
     if len(used) < max(2, estimate_patients):
         return Rarity(patients, n_called=called, n_positive=int((used["n_cells_a"] > 0).sum()))
-    found = beta_binomial(used["n_cells_a"].to_numpy(dtype=float), used["n_cells_b"].to_numpy(dtype=float))
+    k_of, n_of = (used[name].to_numpy(dtype=float) for name in ("n_cells_a", "n_cells_b"))
+    found = beta_binomial(k_of, n_of, threshold=sesoi)
     difference = used["difference"].to_numpy(dtype=float)
     _LOG.info("C1: %d patients, %.3g tumour cells in 10^6 nucleated marrow cells", len(used), PER * found["rate"])
     return Rarity(
@@ -282,7 +302,8 @@ def evaluate_rarity(
         high90=found["high90"],
         shape=found["shape"],
         fit=meta(difference, used["variance"].to_numpy(dtype=float)),
-        test=sign_flip(difference, seed=seed),
+        p_value=found["p_value"],
+        leave_one_out=_left_out(used["patient_id"].astype(str).tolist(), k_of, n_of),
         n_called=called,
         n_positive=int((used["n_cells_a"] > 0).sum()),
         in_range=bool(found["low"] <= RANGE[1] and found["high"] >= RANGE[0]),

@@ -285,9 +285,8 @@ def _rarity(context: Context, claim: Claim) -> Evaluated:
         cohort.cells[at_timepoint(cohort.cells, claim.timepoint)],
         sesoi=claim.sesoi,
         estimate_patients=context.rules.estimate_patients,
-        seed=context.seed,
     )
-    return _with_facts(context, claim, found, found.test.p_value, int(found.patients["usable"].sum()))
+    return _with_facts(context, claim, found, found.p_value, 0)
 
 
 KINDS: Final[dict[str, Kind]] = {

@@ -51,7 +51,7 @@ def test_denominator_of_every_kind_of_sample():
 
 def test_no_denominator_is_no_estimate():
     found = ra.evaluate_rarity(*study([(p, "marrow", "depletion", "", 9, 1) for p in "ABC"]))
-    assert np.isnan([found.rate, found.low, found.high, found.test.p_value]).all()
+    assert np.isnan([found.rate, found.low, found.high, found.p_value]).all()
     assert found.n_called == 3
     assert found.in_range is None
 
@@ -64,7 +64,28 @@ def test_patients_without_a_tumour_cell_count():
     assert found.low < found.low90 < found.rate < found.high90 < found.high < 1e-3
     assert found.in_range
     assert found.fit.n == 6
-    assert found.test.p_value == pytest.approx(2 / 64)
+    assert found.p_value < 0.05
+    assert found.leave_one_out["patient_id"].tolist() == list("ABCDEF")
+    assert (found.leave_one_out["ci_high"] > found.high * 0.5).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_p_and_interval_say_the_same(seed):
+    rng = np.random.default_rng(seed)
+    k = rng.poisson(rng.gamma(0.5, 2e-3, 8) * 4000).astype(float)
+    k[0] += k.sum() == 0
+    found = ra.beta_binomial(k, np.full(8, 4000.0))
+    for limit, p in ((found["low"], 0.05), (found["high"], 0.05), (found["low90"], 0.1), (found["high90"], 0.1)):
+        told = ra.beta_binomial(k, np.full(8, 4000.0), threshold=limit)["p_value"]
+        assert told == pytest.approx(p, rel=0.02) or limit in (0.0, 0.5) or limit < 1e-7
+
+
+def test_few_cells_without_a_tumour_cell_show_nothing():
+    """Log rates with half a cell added would all lie on one side of the threshold, by the number of cells alone."""
+    found = ra.evaluate_rarity(*study([(p, "marrow", "none", "", 490, 0) for p in "ABCDEFGHIJKLMN"]))
+    assert found.rate == 0
+    assert found.high > 0
+    assert (found.p_value < 0.05) == (found.high < ra.SESOI)
 
 
 def test_common_tumour_cells_are_not_rare():
