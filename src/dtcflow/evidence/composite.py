@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,8 +31,9 @@ from dtcflow.evidence.claims import (
     result_rules,
 )
 from dtcflow.evidence.contrasts import Floats, Layout, ThinnedDraws
-from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, refutes, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
+from dtcflow.evidence.numeric import divided, patient_check
 from dtcflow.evidence.paired import BLANK, NO_TEST, Cohort, Paired, evaluate_paired, patient_rows
 from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
@@ -258,12 +259,12 @@ def evaluate_composite(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _cycling_rules(found: Composite, rules: Rules, wanted: str, blocks: str) -> list[Rule]:
-    """Rules on the cycling endpoint; ``blocks`` as in :class:`Rule`, for those on data and precision."""
+def _cycling_rules(found: Composite, rules: Rules, wanted: str, *, against: bool) -> list[Rule]:
+    """Rules on the cycling endpoint; ``against``: it is refuted."""
     claim, shares, fit = found.claim, found.shares, found.fit
     if shares is None:
         words = "neither S nor G2/M phase can be scored"
-        return [Rule("cell-cycle scores", 0, 1, False, "LOW_COVERAGE", words, blocks)]
+        return [Rule("cell-cycle scores", 0, 1, False, "LOW_COVERAGE", words)]
     sign, sesoi, need = -claim.sign, claim.cycling_sesoi, rules.confirmatory_patients
     enough = int(((shares.n[:, 0] >= rules.cells_fraction) & (shares.n[:, 1] >= rules.cells_b)).sum())
     place = POPULATIONS[claim.a].place
@@ -275,7 +276,6 @@ def _cycling_rules(found: Composite, rules: Rules, wanted: str, blocks: str) -> 
             enough >= need,
             "LOW_CELLS",
             f"{enough} patients have {rules.cells_fraction} scored cells or more in {place}; {need} needed for a share",
-            blocks,
         )
     ]
     if fit.n < rules.estimate_patients:
@@ -290,7 +290,6 @@ def _cycling_rules(found: Composite, rules: Rules, wanted: str, blocks: str) -> 
             "IMPRECISE",
             f"the share of cycling cells could differ by {room:.2f} at most (difference of arcsines), and {sesoi:g} is "
             "the smallest difference of interest",
-            blocks,
         )
     )
     half = (fit.ci90_high - fit.ci90_low) / 2
@@ -304,29 +303,15 @@ def _cycling_rules(found: Composite, rules: Rules, wanted: str, blocks: str) -> 
             "IMPRECISE",
             f"the 90 % interval of the cycling endpoint reaches {half:.2f} to either side; at most {sesoi:g} is "
             "allowed, unless the 95 % interval lies wholly beyond it",
-            blocks,
         )
     )
     known = np.isfinite(shares.difference)
     names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
-    broken = overturned(
-        _cycling_candidate(found) if wanted == "NOT_SUPPORTED" else wanted,
-        leave_one_out(names, shares.difference[known], shares.variance[known]),
-        sign=sign,
-        sesoi=0.0 if wanted == "SUPPORTED" else sesoi,
-    )
-    checks.append(
-        Rule(
-            "robustness, cycling",
-            len(broken),
-            0,
-            not broken,
-            "FRAGILE",
-            f"without patient {', '.join(broken)} the cycling endpoint says something else"
-            if broken
-            else "no single patient decides the cycling endpoint",
-        )
-    )
+    without = leave_one_out(names, shares.difference[known], shares.variance[known])
+    asked = wanted
+    if wanted == "NOT_SUPPORTED":
+        without, asked = divided(without, ENDPOINTS, fit.n), wanted if against else "INCONCLUSIVE"
+    checks.append(patient_check(asked, without, sign=sign, sesoi=sesoi, of="the cycling endpoint"))
     checks.append(
         Rule(
             "cycling cells",
@@ -342,9 +327,33 @@ def _cycling_rules(found: Composite, rules: Rules, wanted: str, blocks: str) -> 
     return checks
 
 
-def _cycling_candidate(found: Composite) -> str:
-    against = refutes(found.fit.one_of(ENDPOINTS), sign=-found.claim.sign, sesoi=found.claim.cycling_sesoi)
-    return "NOT_SUPPORTED" if against else "INCONCLUSIVE"
+def _score_rules(found: Composite, rules: Rules, wanted: str, *, against: bool) -> list[Rule]:
+    """Rules on the score; ``against``: it is refuted."""
+    claim, contrast = found.claim, found.contrast
+    if not against:
+        return result_rules(contrast, rules, "SUPPORTED" if wanted == "SUPPORTED" else "INCONCLUSIVE")
+    without = divided(contrast.robustness.leave_one_out, ENDPOINTS, contrast.fit.n)
+    checks = result_rules(contrast, rules, "NOT_SUPPORTED")
+    checks.append(
+        patient_check("NOT_SUPPORTED", without, sign=claim.sign, sesoi=claim.sesoi, of="the score at half the level")
+    )
+    return checks
+
+
+def _deciding(endpoints: Sequence[tuple[bool, list[Rule]]]) -> list[Rule]:
+    """Rules of endpoints (whether each is refuted, and its rules) that a refutation of the claim rests on.
+
+    One refuted endpoint refutes the claim, whatever the data of the other one are like, and more evidence against it
+    undoes no refutation: the rules of an endpoint block the verdict only when it is refuted and no other refuted one
+    meets all of its own. Blood in the tumour cells (CONTAMINATION) reaches both endpoints and always blocks.
+    """
+    sound = [against and all(rule.holds or rule.blocks == "support" for rule in own) for against, own in endpoints]
+    asked = sound if any(sound) else [against for against, _ in endpoints]
+    return [
+        rule if decides or rule.code == "CONTAMINATION" else replace(rule, blocks="support")
+        for decides, (_, own) in zip(asked, endpoints, strict=True)
+        for rule in own
+    ]
 
 
 def _purge_rules(found: Composite) -> list[Rule]:
@@ -376,25 +385,29 @@ def judge_composite(
     contrast; the share of cycling cells moves the other way, with a 95 % interval that excludes 0 and an estimate of
     at least ``cycling_sesoi``; each purged signature keeps the sign and half of ``sesoi``; every rule holds.
     NOT_SUPPORTED: one of the two endpoints is refuted (90 % interval below its smallest effect of interest, or 95 %
-    interval beyond 0 on the other side, their tails halved because either would do) and every rule holds: where primary
-    cells hardly cycle there is no room for the share to fall, and nothing is refuted. The estimate and
+    interval beyond 0 on the other side, their tails halved because either would do) and meets its own rules: where
+    primary cells hardly cycle there is no room for the share to fall, and nothing is refuted. The estimate and
     interval shown are those of the score.
     """
     claim, contrast, fit = found.claim, found.contrast, found.contrast.fit
     level = {"p_adjusted": p_adjusted, "alpha": rules.alpha}
     score_supported = supports(fit, sign=claim.sign, sesoi=claim.sesoi, **level)
-    against = refutes(fit.one_of(ENDPOINTS), sign=claim.sign, sesoi=claim.sesoi)
     cycling = found.fit
     cycling_supported = supports(cycling, sign=-claim.sign, sesoi=claim.cycling_sesoi, **level)
-    wanted = candidate(
-        supports=score_supported and cycling_supported,
-        refutes=against or _cycling_candidate(found) == "NOT_SUPPORTED",
+    against = (
+        refutes(fit.one_of(ENDPOINTS), sign=claim.sign, sesoi=claim.sesoi),
+        refutes(cycling.one_of(ENDPOINTS), sign=-claim.sign, sesoi=claim.cycling_sesoi),
     )
-    # one refuted endpoint refutes the claim, whatever the other one's data are like
-    blocks = "support" if against else "verdict"
-    own = "NOT_SUPPORTED" if against else "SUPPORTED" if wanted == "SUPPORTED" else "INCONCLUSIVE"
+    wanted = candidate(supports=score_supported and cycling_supported, refutes=any(against))
+    endpoints = [
+        _score_rules(found, rules, wanted, against=against[0]),
+        _cycling_rules(found, rules, wanted, against=against[1]),
+    ]
     checks = [*data_rules(contrast, rules), *gate_rules(gates), *attainable_rule(p_attainable, rules)]
-    checks += [*result_rules(contrast, rules, own), *_purge_rules(found), *_cycling_rules(found, rules, wanted, blocks)]
+    if wanted == "NOT_SUPPORTED":
+        checks += [*_deciding(list(zip(against, endpoints, strict=True))), *_purge_rules(found)]
+    else:
+        checks += [*endpoints[0], *_purge_rules(found), *endpoints[1]]
     decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
     row = claim_row(
         claim,

@@ -70,6 +70,35 @@ def _leans(samples: pd.DataFrame, factor: str, patients: pd.Series) -> bool:
     return any(abs(n) > both / 2 for n in net.values())
 
 
+def _separated(samples: pd.DataFrame, factor: str, patients: pd.Series) -> bool:
+    """Whether the factor carries the compartment in most patients: in those whose two sides share no level of it.
+
+    A few patients with both sides in one level make the compartment estimable in a model with the factor, also where
+    either side of the others is spread over several levels; the average over patients keeps most of a shift.
+    """
+    level = samples[factor].astype(str)
+    both, apart = 0, set()
+    for patient in sorted(set(patients)):
+        sides = [set(level[(patients == patient) & (samples["side"] == side)]) for side in (0, 1)]
+        if all(sides):
+            both += 1
+            if not sides[0] & sides[1]:
+                apart.add(patient)
+    if len(apart) <= both / 2:
+        return False
+    kept = patients.isin(apart)
+    columns = _dummies(level[kept], patients[kept])
+    blocks = pd.get_dummies(patients[kept]).to_numpy(dtype=float)
+    return columns.shape[1] > 0 and _spans(samples.loc[kept, "side"], blocks, columns)
+
+
+def _spans(side: pd.Series, *matrices: NDArray[np.float64]) -> bool:
+    """Whether the compartment is a combination of these columns: it adds nothing to their rank."""
+    known = np.column_stack(matrices)
+    with_it = np.column_stack([known, side.to_numpy(dtype=float)])
+    return bool(np.linalg.matrix_rank(with_it) == np.linalg.matrix_rank(known))
+
+
 def _differs_within(samples: pd.DataFrame, patients: pd.Series) -> bool:
     """Whether the two sides of any patient come from different platforms."""
     level = samples[PROTOCOL].astype(str)
@@ -99,19 +128,16 @@ def find_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTORS) -> Al
         return Aliasing((), {})
     patients = samples["patient_id"].astype(str)
     blocks = pd.get_dummies(patients).to_numpy(dtype=float)
-    compartment = samples["side"].to_numpy(dtype=float)[:, None]
     columns = {name: _dummies(samples[name].astype(str), patients) for name in factors if name in samples}
     columns = {name: matrix for name, matrix in columns.items() if matrix.shape[1]}
 
-    def aliased(*matrices: NDArray[np.float64]) -> bool:
-        known = np.column_stack([blocks, *matrices])
-        with_it = np.column_stack([known, compartment])
-        return bool(np.linalg.matrix_rank(with_it) == np.linalg.matrix_rank(known))
-
-    found = [name for name, matrix in columns.items() if aliased(matrix)]
-    if not found and len(columns) > 1 and aliased(*columns.values()):
+    side = samples["side"]
+    found = [name for name, matrix in columns.items() if _spans(side, blocks, matrix)]
+    if not found and len(columns) > 1 and _spans(side, blocks, *columns.values()):
         found = [" + ".join(columns)]
-    found += [name for name in columns if name not in found and _leans(samples, name, patients)]
+    for name in columns:
+        if name not in found and (_leans(samples, name, patients) or _separated(samples, name, patients)):
+            found.append(name)
     unmixed = {}
     for name in columns:
         levels = samples.assign(level=samples[name].astype(str)).groupby(["patient_id", "side"])["level"].agg(set)
@@ -156,19 +182,15 @@ def find_unpaired_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTO
     patients = kept["patient_id"].astype(str)
     own_study = study[both].reset_index(drop=True)
     blocks = pd.get_dummies(own_study).to_numpy(dtype=float)
-    side = kept["side"].to_numpy(dtype=float)[:, None]
+    side = kept["side"]
     found = []
     columns = {name: _dummies(kept[name].astype(str), patients) for name in factors if name in kept and name != "study"}
     columns = {name: matrix for name, matrix in columns.items() if matrix.shape[1]}
 
-    def aliased(*matrices: NDArray[np.float64]) -> bool:
-        known = np.column_stack([blocks, *matrices])
-        return bool(np.linalg.matrix_rank(np.column_stack([known, side])) == np.linalg.matrix_rank(known))
-
     for name, matrix in columns.items():
-        if aliased(matrix) or _shifted(matrix, own_study, side[:, 0]):
+        if _spans(side, blocks, matrix) or _shifted(matrix, own_study, side.to_numpy(dtype=float)):
             found.append(name)
-    if not found and len(columns) > 1 and aliased(*columns.values()):
+    if not found and len(columns) > 1 and _spans(side, blocks, *columns.values()):
         found = [" + ".join(columns)]
     return Aliasing(tuple(found), {})
 

@@ -347,8 +347,9 @@ def evaluate_dissimilarity(
     usable = frame["usable"].astype(bool)
     frame.loc[usable, "difference"] = frame.loc[usable, "value_a"].astype(float) - sesoi
     # each patient's jackknife rests on few cells: what a cell contributes is pooled over patients
-    own = frame.loc[usable, ["variance", "n_cells_a"]].astype(float)
-    frame.loc[usable, "variance"] = float((own["variance"] * own["n_cells_a"]).mean()) / own["n_cells_a"]
+    used = frame.loc[usable, "n_cells_a"].astype(float).clip(upper=max_cells)
+    per_cell = float((frame.loc[usable, "variance"].astype(float) * used).mean())
+    frame.loc[usable, "variance"] = per_cell / used
     found = _with(start, frame, arms)
     kept = found.patients[found.patients["usable"]]
     if len(kept) < estimate_patients:

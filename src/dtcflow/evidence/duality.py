@@ -222,6 +222,12 @@ def _patient_rows(layout: Layout, label: str, group: str, found: _Correlations |
     return rows[list(PATIENT_COLUMNS)]
 
 
+def _as_correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Estimates and limits brought back from Fisher's scale."""
+    numbers = [name for name in table.columns if name != "patient_id"]
+    return table.assign(**{name: np.tanh(table[name].astype(float)) for name in numbers})
+
+
 def _with_estimate(start: Duality, found: _Correlations, seed: int) -> Duality:
     expected = found.value[:, 1:].mean(axis=1)
     difference = found.value[:, 0] - expected
@@ -241,5 +247,5 @@ def _with_estimate(start: Duality, found: _Correlations, seed: int) -> Duality:
         p_permutation=_permutation_p(found, seed),
         null=null,
         p_gene_set=set_null_p(fit.estimate, null),
-        leave_one_out=leave_one_out(found.names, difference, found.variance),
+        leave_one_out=_as_correlations(leave_one_out(found.names, difference, found.variance)),
     )

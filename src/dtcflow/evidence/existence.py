@@ -92,8 +92,8 @@ class Existence:
         As ``fit``, after the negative controls' scores were taken out within the group.
     controls
         The negative controls' own coherence, :data:`CONTROL_COLUMNS`; ``ok`` is false where it shows the effect.
-    leave_one_out
-        Estimate without each patient.
+    leave_one_out, tail_leave_one_out
+        Estimate of the coherence, and of the tail, without each patient.
     n_called
         Malignant cells of the group.
     n_well
@@ -121,6 +121,7 @@ class Existence:
     adjusted: MetaAnalysis = BLANK
     controls: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CONTROL_COLUMNS)))
     leave_one_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tail_leave_one_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     n_called: int = 0
     n_well: int = 0
     covariates_used: tuple[str, ...] = ()
@@ -418,4 +419,5 @@ def _with_estimate(
         adjusted=adjusted,
         controls=pd.DataFrame(rows, columns=list(CONTROL_COLUMNS)),
         leave_one_out=leave_one_out(found.names, found.excess, found.variance),
+        tail_leave_one_out=leave_one_out(found.names, tail, found.tail_variance),
     )

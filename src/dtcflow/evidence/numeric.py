@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy import stats
 
 from dtcflow.evidence.claims import NAN, attainable_rule, enough_patients, gate_rules, identity_rule, present
 from dtcflow.evidence.decide import Limits, Rule, overturned
@@ -90,11 +91,26 @@ def precision_check(found: Limits, *, allowed: float, sign: int, beyond: float) 
     return Rule("half-width of the 90 % interval", half, allowed, holds, "IMPRECISE", words)
 
 
-def patient_check(wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: float) -> Rule:
-    """No single patient decides."""
+def divided(leave_one_out: pd.DataFrame, parts: int, n: int) -> pd.DataFrame:
+    """A leave-one-out table of ``n`` patients with the tails of its intervals divided (:meth:`MetaAnalysis.one_of`)."""
+    out = leave_one_out.copy()
+    for name, tail in (("ci", 0.025), ("ci90", 0.05)):
+        wider = float(stats.t.isf(tail / parts, max(n - 2, 1)) / stats.t.isf(tail, max(n - 2, 1)))
+        for end in (f"{name}_low", f"{name}_high"):
+            out[end] = out["estimate"] + (out[end] - out["estimate"]) * wider
+    return out
+
+
+def patient_check(
+    wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: float, of: str = "", blocks: str = "verdict"
+) -> Rule:
+    """No single patient decides, of the part ``of`` of a claim."""
     broken = overturned(wanted, leave_one_out, sign=sign, sesoi=sesoi)
-    words = f"without patient {', '.join(broken)} it says something else" if broken else "no single patient decides"
-    return Rule("robustness", len(broken), 0, not broken, "FRAGILE", words)
+    what = of or "it"
+    words = f"without patient {', '.join(broken)} {what} says something else" if broken else "no single patient decides"
+    if of and not broken:
+        words += f" {of}"
+    return Rule(f"robustness, {of}" if of else "robustness", len(broken), 0, not broken, "FRAGILE", words, blocks)
 
 
 def null_check(p: float, n_sets: int, rules: Rules) -> Rule:

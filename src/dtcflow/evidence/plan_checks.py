@@ -59,6 +59,9 @@ def cross_checks(values: Mapping[str, Any], where: str) -> Iterable[Problem]:
 
 
 def _claim_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
+    if claim["role"] == "gate" and claim["test"] != "identity_share":
+        fix = "give the claim another role: a gate is judged before there are p values"
+        yield Problem(where, f"role gate and test {claim['test']}", "identity_share", fix, key=f"{key}.test")
     if not claim["evaluated"]:
         if claim["family"] != "none":
             yield Problem(
@@ -117,8 +120,22 @@ def _specificity_checks(claim: Mapping[str, Any], where: str, key: str) -> Itera
             yield Problem(where, "nothing", what, "name them", key=f"{key}.{name}")
 
 
+def _fixed(claim: Mapping[str, Any], where: str, key: str, **values: str) -> Iterable[Problem]:
+    """Keys whose value a kind of test has built in: another one would change the plan's words and not the analysis."""
+    for name, allowed in values.items():
+        if claim[name] != allowed:
+            fix = f"write {allowed}"
+            yield Problem(where, str(claim[name]), f"{allowed}, for the test {claim['test']}", fix, key=f"{key}.{name}")
+
+
+def _existence_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
+    yield from _within_checks(claim, where, key)
+    yield from _fixed(claim, where, key, direction="greater")
+
+
 def _within_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
     """Tests over the cells of one group; the other group only teaches what covariates do."""
+    yield from _fixed(claim, where, key, design="paired")
     if not claim["primary_signature"]:
         fix = "name the signature that decides"
         yield Problem(where, "nothing", "the name of a signature", fix, key=f"{key}.primary_signature")
@@ -142,6 +159,7 @@ def _share_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Pr
         yield Problem(where, str(claim["sesoi"]), "a number between 0 and 1", "correct it", key=f"{key}.sesoi")
     if claim["contrast"]["a"] != "DTC":
         yield Problem(where, claim["contrast"]["a"], "DTC", "this test is about the marrow", key=f"{key}.contrast.a")
+    yield from _fixed(claim, where, key, direction="less", design="paired")
 
 
 KIND_CHECKS: Final[dict[str, Callable[[Mapping[str, Any], str, str], Iterable[Problem]]]] = {
@@ -149,7 +167,7 @@ KIND_CHECKS: Final[dict[str, Callable[[Mapping[str, Any], str, str], Iterable[Pr
     "paired_contrast": _contrast_checks,
     "composite_contrast": _composite_checks,
     "specificity": _specificity_checks,
-    "existence": _within_checks,
+    "existence": _existence_checks,
     "duality": _duality_checks,
     "dissimilarity": _share_checks,
     "rarity": _share_checks,

@@ -243,7 +243,7 @@ def evaluate_rarity(
     -------
     Rarity
         The rule: supported when ``high < sesoi`` (the p value says the same), refuted when ``low90 > sesoi``. A patient
-        all of whose marrow samples lack a denominator is not usable; with no usable patient there are no data for this claim.
+        all of whose marrow samples lack a denominator is not usable; with no usable patient there are no data.
     """
     marrow = _denominators(samples, cells)
     names = sorted(set(tumour_patients(samples)))

@@ -23,7 +23,7 @@ interval lies below that smallest effect, or the 95 % interval beyond 0 on the o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
 from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
-from dtcflow.evidence.numeric import covariate_check
+from dtcflow.evidence.numeric import covariate_check, divided, null_check, precision_check
 from dtcflow.evidence.paired import BLANK, NO_TEST, Paired, patient_rows
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.plan_checks import ONLY
@@ -227,7 +227,8 @@ def _rows(contrast: Paired, claim: Claim, components: tuple[Component, ...]) -> 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule]:
+def _component_rules(found: Specificity, rules: Rules) -> list[Rule]:
+    """Each component must hold."""
     sign = found.claim.sign
     checks: list[Rule] = []
     for one in found.components:
@@ -249,38 +250,31 @@ def _component_rules(found: Specificity, rules: Rules, wanted: str) -> list[Rule
                 "support",
             )
         )
-    return [*checks, *_fragile_rules(found, wanted)]
+    return checks
 
 
-def _fragile_rules(found: Specificity, wanted: str) -> list[Rule]:
-    """No single patient may carry the verdict.
+def _without_patients(found: Specificity, one: Component, wanted: str) -> list[str]:
+    """Patients without whom a component no longer says what it says, at the level of the claim's verdict."""
+    known = np.isfinite(one.difference)
+    if not known.any():
+        return []
+    names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
+    table = leave_one_out(names, one.difference[known], one.variance[known])
+    if wanted == "NOT_SUPPORTED":
+        table = divided(table, len(found.components), len(names))
+    return overturned(wanted, table, sign=found.claim.sign, sesoi=one.minimum)
 
-    Every component must hold for support, so each must hold without any one patient; one refuted component is enough
-    for a refutation, so that it is fragile only when each of them hangs on a patient.
-    """
-    sign, refuting = found.claim.sign, wanted == "NOT_SUPPORTED"
-    asked = [one for one in found.components if not refuting or one.refuted(sign, of=len(found.components))]
-    broken: dict[str, list[str]] = {}
-    for one in asked:
-        known = np.isfinite(one.difference)
-        if not known.any():
-            continue
-        names = [name for name, there in zip(found.contrast.layout.patients, known, strict=True) if there]
-        d, v = one.difference[known], one.variance[known]
-        if refuting:
-            rest = [np.arange(len(d)) != k for k in range(len(d))]
-            fits = [random_effects(d[keep], v[keep]) for keep in rest]
-            lost = [
-                name
-                for name, fit in zip(names, fits, strict=True)
-                if not replace(one, fit=fit).refuted(sign, of=len(found.components))
-            ]
-        else:
-            lost = overturned(wanted, leave_one_out(names, d, v), sign=sign, sesoi=one.minimum)
-        if refuting and not lost:
-            return []
-        if lost:
-            broken[one.name] = lost
+
+def _precise(found: Specificity, one: Component) -> Rule:
+    """Precision of a component."""
+    claim = found.claim
+    rule = precision_check(one.fit, allowed=claim.sesoi, sign=claim.sign, beyond=claim.sesoi * claim.sign)
+    return replace(rule, sentence=f"{one.name}: {rule.sentence}")
+
+
+def _fragile_rules(found: Specificity, asked: Iterable[Component], wanted: str) -> list[Rule]:
+    """No single patient may carry the verdict: each component asked must say the same without any one patient."""
+    broken = {one.name: _without_patients(found, one, wanted) for one in asked}
     return [
         Rule(
             f"robustness of {name}",
@@ -291,6 +285,7 @@ def _fragile_rules(found: Specificity, wanted: str) -> list[Rule]:
             f"{name}: without patient {', '.join(lost)} it says something else",
         )
         for name, lost in broken.items()
+        if lost
     ]
 
 
@@ -311,9 +306,13 @@ def judge_specificity(
     shown = weakest(found.components, sign)
     fit = shown.fit
     refuted = [one for one in found.components if one.refuted(sign, of=len(found.components))]
+    # one refuted component is enough: the claim rests on one that is precise and hangs on no patient, if there is any
+    sound = [
+        one for one in refuted if _precise(found, one).holds and not _without_patients(found, one, "NOT_SUPPORTED")
+    ]
     # a component that cannot be scored has no interval: precision is asked of one that speaks
-    speaking = refuted or [one for one in found.components if math.isfinite(one.fit.estimate)]
-    ruling = weakest(tuple(speaking), sign).fit if speaking else fit
+    speaking = sound or refuted or [one for one in found.components if math.isfinite(one.fit.estimate)]
+    ruling = weakest(tuple(speaking), sign) if speaking else shown
     wanted = candidate(
         supports=all(one.holds(sign, p=p_adjusted, alpha=rules.alpha) for one in found.components),
         refutes=bool(refuted),
@@ -323,27 +322,12 @@ def judge_specificity(
         checks += contamination_rules(contrast)
     if claim.covariates:
         checks.append(covariate_check(contrast.covariates_missing))
-    if ruling.n >= rules.estimate_patients:
-        half = (ruling.ci90_high - ruling.ci90_low) / 2
-        beyond = bool((ruling.ci_low if sign > 0 else -ruling.ci_high) > claim.sesoi)
-        checks.append(
-            Rule(
-                "half-width of the 90 % interval",
-                half,
-                claim.sesoi,
-                half <= claim.sesoi or beyond,
-                "IMPRECISE",
-                f"the 90 % interval of the weakest component reaches {half:.2f} to either side; at most "
-                f"{claim.sesoi:g} is allowed, unless the 95 % interval lies wholly beyond it",
-            )
-        )
-        p = contrast.p_gene_set
-        words = f"p = {p:.3g} of the contrast against {contrast.null.size} random gene sets of its kind (two-sided)"
-        checks.append(
-            Rule("random gene sets", p, rules.alpha, bool(p < rules.alpha), "GENE_SET_NULL", words, "support")
-        )
-    checks += _component_rules(found, rules, wanted)
-    decision = decide(wanted, checks, tested=ruling.n >= rules.estimate_patients)
+    if ruling.fit.n >= rules.estimate_patients:
+        checks.append(_precise(found, ruling))
+        checks.append(null_check(contrast.p_gene_set, contrast.null.size, rules))
+    checks += _component_rules(found, rules)
+    checks += _fragile_rules(found, [ruling] if wanted == "NOT_SUPPORTED" else found.components, wanted)
+    decision = decide(wanted, checks, tested=ruling.fit.n >= rules.estimate_patients)
     sd = spread(shown.difference[np.isfinite(shown.difference)])
     row = claim_row(
         claim,

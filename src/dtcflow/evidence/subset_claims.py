@@ -120,6 +120,8 @@ def _existence_checks(claim: Claim, found: Existence, rules: Rules, wanted: str)
         patient_check(wanted, found.leave_one_out, sign=1, sesoi=claim.sesoi),
         null_check(found.p_gene_set, found.null.size, rules),
     ]
+    if wanted == "SUPPORTED":
+        checks.append(patient_check(wanted, found.tail_leave_one_out, sign=1, sesoi=0.0, of="the tail"))
     if wanted == "NOT_SUPPORTED":
         checks.append(
             Rule(
@@ -216,8 +218,11 @@ def judge_duality(
         p_adjusted=case.p_adjusted,
         p_gene_set=found.p_gene_set,
         sesoi=claim.sesoi,
-        mde80=minimum_detectable_effect(sd, found.fit.n, alpha=rules.alpha),
-        patients_needed=patients_needed(claim.sesoi, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients),
+        # the spread of the patients is on Fisher's scale, the claim on that of correlations
+        mde80=math.tanh(minimum_detectable_effect(sd, found.fit.n, alpha=rules.alpha)),
+        patients_needed=patients_needed(
+            math.atanh(claim.sesoi), sd, alpha=rules.alpha, minimum=rules.confirmatory_patients
+        ),
     )
     detail: dict[str, Any] = {
         "evaluated": True,

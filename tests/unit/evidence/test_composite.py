@@ -22,6 +22,7 @@ from dtcflow.evidence.decide import refutes
 from dtcflow.evidence.inference import random_effects, sign_flip
 from dtcflow.evidence.plan import load_plan
 from dtcflow.evidence.run import cohort_of
+from dtcflow.evidence.within import leave_one_out
 
 
 @pytest.mark.parametrize(("cycling", "cells", "size"), [(0, 6, 3), (2, 6, 3), (6, 6, 4), (3, 7, 7), (1, 5, 1)])
@@ -178,6 +179,32 @@ def test_either_of_two_endpoints_refutes_at_half_the_level(lab, resting):
         fit = replace(cycling.fit, estimate=0.0, standard_error=error, **limits)
         assert refutes(fit, sign=-1, sesoi=sesoi)
         assert judged(plan, replace(cycling, fit=fit)).decision.verdict == expected
+
+
+def test_support_needs_the_cycling_endpoint_to_reach_its_smallest_effect_without_any_patient(lab, resting):
+    plan, found = evaluated(lab, *resting)
+    one = judged(plan, with_cycling(found, [-0.13, -0.135, -0.125, -0.132, -0.128, -0.129, -0.131, -0.3]))
+    assert one.decision.verdict == "INCONCLUSIVE"
+    assert "FRAGILE" in one.decision.codes
+
+
+def test_more_evidence_against_undoes_no_refutation(lab, resting):
+    """A score that is refuted stays so when the share of cycling cells speaks against the claim as well."""
+    plan, found = evaluated(lab, *resting)
+    n = len(found.contrast.layout.patients)
+    flat = random_effects(np.linspace(-0.03, 0.03, n), np.full(n, 0.002))
+    names = list(found.contrast.layout.patients)
+    loo = leave_one_out(names, np.linspace(-0.03, 0.03, n), np.full(n, 0.002))
+    robustness = replace(found.contrast.robustness, leave_one_out=loo, below_sesoi=1.0)
+    refuted = replace(found, contrast=replace(found.contrast, fit=flat, robustness=robustness))
+    assert judged(plan, with_cycling(refuted, DOWN)).decision.verdict == "NOT_SUPPORTED"
+    # up in most, in one patient not: refuted at half the level, but only by some of the patients
+    assert judged(plan, with_cycling(refuted, [0.35, 0.3, 0.28, 0.33, 0.4, 0.3, 0.31, -0.5])).decision.verdict == (
+        "NOT_SUPPORTED"
+    )
+    # and with a share that rises everywhere, an imprecise score does not stand in the way
+    wide = replace(found, contrast=replace(found.contrast, fit=random_effects([3.0, -3.0] * 4, np.full(8, 0.01))))
+    assert judged(plan, with_cycling(wide, [-d for d in DOWN])).decision.verdict == "NOT_SUPPORTED"
 
 
 def test_primary_at_rest_leaves_no_room_and_refutes_nothing(lab, resting):

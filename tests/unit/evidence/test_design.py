@@ -35,6 +35,16 @@ def test_one_patient_in_mixed_runs_does_not_make_up_for_five():
     assert found.n_unmixed == {"batch": 5}
 
 
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_one_patient_in_one_run_does_not_make_up_for_several_runs_a_side(runs):
+    """However many runs the marrows of the others are spread over: none of them held a primary."""
+    rows = [("G", k, "primaries") for k in (0, 1)]
+    rows += [(p, k, "primaries" if k else f"marrow{i % runs}") for i, p in enumerate("ABCDEF") for k in (0, 1)]
+    found = find_aliasing(samples(rows))
+    assert found.factors == ("batch",)
+    assert found.n_unmixed == {"batch": 6}
+
+
 def test_runs_that_cross_the_compartments_cancel():
     rows = [(p, k, f"run{k if p in 'ABC' else 1 - k}") for p in "ABCDEF" for k in (0, 1)]
     assert not find_aliasing(samples(rows)).confounded

@@ -6,7 +6,10 @@ import pytest
 import scipy.sparse as sp
 
 from dtcflow.evidence import existence as ex
+from dtcflow.evidence.numeric import Case
+from dtcflow.evidence.plan import load_plan
 from dtcflow.evidence.run import cohort_of
+from dtcflow.evidence.subset_claims import judge_existence
 from dtcflow.evidence.within import Prepared, Within
 
 SIGNATURE = "LIM_MAMMARY_STEM_CELL_UP_NOPROLIF"
@@ -233,3 +236,15 @@ def test_a_plan_that_asks_for_more_genes_than_there_are_scores_nothing(plain):
     assert set(found.coverage.loc[found.coverage["signature"] == SIGNATURE, "status"]) == {"LOW_COVERAGE"}
     assert np.isnan(found.fit.estimate)
     assert not found.patients["usable"].any()
+
+
+def test_support_that_hangs_on_the_tail_of_one_patient_is_fragile(found, lab):
+    rules = load_plan(lab.plan_path).rules
+    claim = load_plan(lab.plan_path).claim("P1")
+    case = Case(absent=(), doubts=(), p_adjusted=0.01, gates={"C0": "SUPPORTED"})
+    assert judge_existence(claim, found, rules, case, plate=False).decision.codes == ()
+    without = found.tail_leave_one_out.copy()
+    without.loc[0, "ci_low"] = -0.03
+    judged = judge_existence(claim, replace(found, tail_leave_one_out=without), rules, case, plate=False)
+    assert judged.decision.verdict == "INCONCLUSIVE"
+    assert judged.decision.codes == ("FRAGILE",)

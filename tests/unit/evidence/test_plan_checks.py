@@ -178,6 +178,30 @@ def test_a_set_without_variants_is_never_replaced_by_the_unpurged_one(values):
     assert "'log_genes' for log_gene" in problem.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        *(("C1", "direction", "greater"), ("C3", "direction", "greater"), ("C3", "design", "unpaired")),
+        *(("P1", "direction", "less"), ("P1", "design", "unpaired"), ("P4", "design", "unpaired")),
+    ],
+)
+def test_values_that_no_test_would_read_are_refused(values, name, key, value):
+    """They would change the plan and its hash, and not the analysis."""
+    one(values, name)[key] = value
+    with pytest.raises(InputError) as caught:
+        load_plan(values)
+    assert [problem.key for problem in caught.value.problems] == [f"claim {name}, {key}"]
+
+
+def test_a_gate_must_be_a_share_of_identity(values):
+    one(values, "P2")["role"] = "gate"
+    values["hypothesis"]["necessary"].remove("P2")
+    values["hypothesis"]["gates"].append("P2")
+    with pytest.raises(InputError) as caught:
+        load_plan(values)
+    assert "claim P2, test" in [problem.key for problem in caught.value.problems]
+
+
 def test_claims_are_called_by_their_id(values):
     one(values, "P1")["sesoi"] = "much"
     with pytest.raises(InputError) as caught:

@@ -178,6 +178,17 @@ def test_refutation_needs_one_component_that_no_patient_carries(enriched):
     assert judged(plan, both).decision.verdict == "NOT_SUPPORTED"
 
 
+def test_more_evidence_against_undoes_no_refutation(enriched):
+    """One precisely refuted component; a second one refuted as well, with a wide interval."""
+    plan, found = enriched
+    flat = replaced(found, 0, [0.02, -0.03, 0.0, 0.01, -0.02, 0.03, 0.0, -0.01], variance=0.001)
+    assert judged(plan, flat).decision.verdict == "NOT_SUPPORTED"
+    wide = replaced(flat, 4, [-4.0, -3.0, -5.0, -2.5, -6.0, -3.5, -2.0, -4.5], variance=0.5)
+    one = judged(plan, wide)
+    assert len(one.detail["refuted"]) == 2
+    assert one.decision.verdict == "NOT_SUPPORTED"
+
+
 def test_a_component_that_cannot_be_scored_does_not_switch_the_rules_off(enriched):
     """Contaminated cells, one refuted component, one unscorable: undecided, with the codes of both."""
     plan, found = enriched
