@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 SWIFTCNV_WHEEL ?=
+# tests of one file share fixtures that take minutes: a file stays on one worker
+PARALLEL := --numprocesses $(CORES) --dist loadfile
 export PYTHONNOUSERSITE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -57,7 +59,7 @@ types: $(READY) ## mypy --strict on src
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/pytest tests/unit -q -m "not validation"
+	$(BIN)/pytest tests/unit -q -m "not validation" $(PARALLEL)
 
 workflow-tests: $(READY)
 	$(BIN)/pytest tests/workflow -q
@@ -66,7 +68,7 @@ integration: $(READY)
 	$(BIN)/pytest tests/malformed tests/integration -q -m "not slow"
 
 validation: $(READY) ## tests on real data sets; they skip, with the reason, where the data are absent
-	$(BIN)/pytest tests -q -m validation
+	$(BIN)/pytest tests -q -m validation $(PARALLEL)
 
 table-demo: $(READY) ## the demo over ten seeds and both scenarios against the truth (hours), in benchmarks/tables
 	$(BIN)/python benchmarks/demo_seeds.py --cores $(CORES)

@@ -28,17 +28,18 @@ def _say(text: str) -> None:
 
 
 def problem_table(problems: Sequence[Problem], *, width: int = 120) -> str:
-    """Return problems as a plain-text table about ``width`` wide; words of files and keys are broken last."""
+    """Return problems as a plain-text table about ``width`` wide; words of keys are broken last."""
     rows = [
         (p.where, "" if p.row is None else str(p.row), p.key or "", p.found, p.allowed, p.fix) for p in problems
     ]  # fmt: skip
     words = [[row[i] for row in rows] for i in range(len(_HEADERS))]
     widths = [max(len(header), *map(len, own)) for header, own in zip(_HEADERS, words, strict=True)]
-    # files and keys are copied from the table: no line ends inside one of their words
-    least = [min(50, max([10, *(len(w) for field in own for w in field.split())])) for own in words]
-    least = [longest if name in ("file", "column/key") else 10 for name, longest in zip(_HEADERS, least, strict=True)]
+    # keys are copied from the table: no line ends inside one, as long as anything else is left to give
+    key = _HEADERS.index("column/key")
+    least = [10] * len(widths)
+    least[key] = min(50, max([10, *(len(word) for field in words[key] for word in field.split())]))
     room = max(60, width - 2 * (len(_HEADERS) - 1))
-    for floors in (least, [10] * len(widths)):  # words are broken where nothing else is left to give
+    for floors in (least, [10] * len(widths)):
         while sum(widths) > room:
             wide = [i for i, floor in enumerate(floors) if widths[i] > floor]
             if not wide:
