@@ -79,9 +79,9 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decisi
     """Apply the rules to a candidate verdict.
 
     SUPPORTED needs every rule, NOT_SUPPORTED every rule that does not only concern support. Otherwise the claim is
-    INCONCLUSIVE and carries the code of each broken rule; codes of support-only rules are listed when support was in
-    reach, else ``NO_EFFECT_SHOWN`` says that neither threshold was met (unless there was nothing to test, ``tested``
-    false, or too few patients for the test to reach any threshold).
+    INCONCLUSIVE and carries the code of each broken rule. ``NO_EFFECT_SHOWN`` is added where neither threshold was
+    met (unless there was nothing to test, ``tested`` false, or too few patients for the test to reach any threshold);
+    codes of support-only rules are left out where the estimate refutes but a rule on the data does not hold.
     """
     broken = [rule for rule in rules if not rule.holds]
     hard = [rule.code for rule in broken if rule.blocks == "verdict"]

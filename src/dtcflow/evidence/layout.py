@@ -196,7 +196,7 @@ def lay_out(
     a, b
         Groups, keys of :data:`dtcflow.evidence.plan.POPULATIONS`.
     strict_q
-        Largest q-value of the strict call.
+        Largest p of the strict call: the cell's own clone p where there is one, else its malignancy q.
     minimum
         Cells a patient needs on either side.
     max_cells

@@ -196,19 +196,6 @@ def _reference_checks(claims: list[dict[str, Any]], where: str) -> Iterable[Prob
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def check_signatures(plan: Plan, known: Collection[str], *, where: str = "claims") -> None:
-    """Refuse a plan that names a signature the panel does not have; all of them are named at once.
-
-    Raises
-    ------
-    InputError
-        With one problem per claim.
-    """
-    problems = list(_unknown_signatures(plan, known, where))
-    if problems:
-        raise plan_error(where, problems)
-
-
 def _unknown_signatures(plan: Plan, known: Collection[str], where: str) -> Iterable[Problem]:
     for claim in plan.claims:
         if not claim.evaluated:

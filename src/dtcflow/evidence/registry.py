@@ -216,8 +216,14 @@ def _at(context: Context, claim: Claim) -> Cohort:
     )
 
 
-def _plate(cohort: Cohort) -> bool:
-    return "platform" in cohort.cells and bool((cohort.cells["platform"].astype(str) == "plate").any())
+def _plate(cohort: Cohort, claim: Claim) -> bool:
+    """Whether tumour cells of the claim's groups are of full-length data."""
+    cells = cohort.cells
+    if "platform" not in cells:
+        return False
+    places = [place for name in (claim.a, claim.b) for place in POPULATIONS[name].compartments]
+    own = (cells["malignant_call"] == "malignant") & cells["compartment"].isin(places)
+    return bool((cells.loc[own, "platform"].astype(str) == "plate").any())
 
 
 def _within(context: Context, claim: Claim, *, cells: int) -> Within:
@@ -245,7 +251,7 @@ def _existence(context: Context, claim: Claim) -> Evaluated:
         sesoi=claim.sesoi,
         well_cells=claim.subset_cells,
     )
-    plate = _plate(context.cohort)
+    plate = _plate(context.cohort, claim)
     one = _with_facts(context, claim, found, existence_p(found), found.fit.n, plate=plate)
     return replace(one, controls=existence_controls(claim, found), null=_null_table(claim, found.null))
 
@@ -257,7 +263,7 @@ def _duality(context: Context, claim: Claim) -> Evaluated:
         stemness=claim.primary_signature,
         dormancy=claim.dormancy_signature,
     )
-    plate = _plate(context.cohort)
+    plate = _plate(context.cohort, claim)
     one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, plate=plate)
     return replace(one, null=_null_table(claim, found.null))
 

@@ -58,8 +58,8 @@ def specifications(
     Signature x purge {none, no proliferation, no proliferation + no EMT} x depth {matched, full} x aggregation
     {trimmed mean, median} x call {strict, loose}; with ``alternatives`` also x score {calibrated z, score_genes,
     AUCell, UCell} x reference {random sets matched on both compartments, on the reference only} and pseudobulks of the
-    calibrated score. ``loose`` is the malignant call the claims use, ``strict`` asks for a q-value of at most
-    ``rules.strict_q``.
+    calibrated score. ``loose`` is the malignant call the claims use, ``strict`` asks for a clone p (where
+    the cell has none, a malignancy q) of at most ``rules.strict_q``.
 
     Not every row votes. Signatures of ``claim.reported_signatures`` measure another state: shown, never voting. Scores
     without matched random sets fall with depth, so much that they show the wrong sign of a real difference when the

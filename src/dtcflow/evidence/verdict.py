@@ -28,11 +28,11 @@ UNIT_WORDS: Final = {
 REMEDIES: Final = {
     "NO_TUMOUR_CELLS": "Tumour cells in the marrow: more cells screened, or enrichment before sequencing.",
     "NOT_EVALUATED": "A version of the analysis that tests {not_evaluated}.",
-    "NO_DATA": "Samples of the missing compartment from the same patients.",
+    "NO_DATA": "What is named above as missing: a compartment, a covariate or a column of the sample sheet.",
     "DOUBTFUL_IDENTITY": "Samples whose owner is settled: two patients of a claim hold the same cells.",
     "LOW_N": "More patients with usable cells on both sides: a verdict needs {patients}{needed}.",
     "CONFOUNDED": "Both compartments of a patient processed together: same study, platform and batch.",
-    "LOW_CELLS": "More tumour cells: {cells_a} in the marrow and {cells_b} in the primary of {patients} patients.",
+    "LOW_CELLS": "More cells per patient, as named above: more marrow screened, or enrichment before sequencing.",
     "LOW_COVERAGE": "Data in which more of the signature's genes are measured and detected.",
     "LOW_QUALITY": "Deeper sequencing: too few genes are detected per cell.",
     "GATE_FAILED": "Proof of identity for more putative cells: deeper data, or the tumour's known copy-number profile.",
@@ -155,8 +155,6 @@ def what_would_change_it(plan: Plan, judged: Mapping[str, Judged], decision: Dec
     words = {
         "not_evaluated": _listed(_not_evaluated(plan, judged)),
         "patients": _patients_for_a_verdict(plan, judged),
-        "cells_a": plan.rules.cells_a,
-        "cells_b": plan.rules.cells_b,
         "needed": f" (about {max(needed)} to find the smallest effect of interest with 80 % power)" if needed else "",
     }
     return [REMEDIES[code].format(**words) for code in decision.codes if code in REMEDIES]

@@ -5,9 +5,9 @@ import yaml
 
 from dtcflow.contracts import InputError
 from dtcflow.evidence.plan import canonical_sha256, load_plan
-from dtcflow.evidence.plan_checks import check_signatures
+from dtcflow.evidence.plan_checks import check_plan
 from dtcflow.io.schema import load_schema
-from dtcflow.scores.signatures import load_panel
+from dtcflow.scores.signatures import GeneSet, load_markers, load_panel
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_shipped_plan_names_gate_and_necessary_claims(lab):
 
 
 def test_shipped_plan_names_only_signatures_of_the_shipped_panel(lab):
-    check_signatures(load_plan(lab.plan_path), {one.name for one in load_panel()})
+    check_plan(load_plan(lab.plan_path), {one.name: one for one in load_panel()}, load_markers())
 
 
 def test_hash_follows_values_not_layout(lab, values, tmp_path):
@@ -96,7 +96,7 @@ def test_gate_in_the_wrong_role_is_refused(values):
 def test_unknown_signatures_are_named_with_the_claim(lab):
     plan = load_plan(lab.plan_path)
     with pytest.raises(InputError, match="claim P2") as caught:
-        check_signatures(plan, {"EPPERT_HSC_RR"})
+        check_plan(plan, {"EPPERT_HSC_RR": GeneSet("EPPERT_HSC_RR", ("CD34",))}, {})
     asking = [claim for claim in plan.claims if claim.required_signatures()]
     assert len(caught.value.problems) == len(asking) >= 5
     for claim in asking:
