@@ -40,8 +40,11 @@ def _present(name: str, effect: float, full: int, **values: float) -> Entry:
 
 STRONG: Final = EvidenceScenario("d 1.0, 10 patients", n_patients=10, dtc_floor=12, effects={"stemness": 1.0})
 
+SIZE_COHORTS: Final = {"full": 2000, "small": 40}
+"""Plain null cohorts in which only the test over patients is made (:mod:`evidence.size`)."""
+
 CORE: Final = (
-    Entry(EvidenceScenario("null"), 2000, small=12),
+    Entry(EvidenceScenario("null"), 1000, small=12),
     Entry(STRONG, 200),
     Entry(EvidenceScenario("null, aliased with study", aliased=True), 100),
     Entry(EvidenceScenario("null, 20 % haematopoietic", contamination=0.2), 100),

@@ -14,13 +14,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from evidence import size
 from evidence.depth import OVARIAN, real_shift, simulated_shift
 from evidence.extras import invariance, planning_check, true_values
 from evidence.figure import draw
-from evidence.grid import CORE, MORE, Entry
+from evidence.grid import CORE, MORE, SIZE_COHORTS, Entry
 from evidence.measure import Bench, cohort_row
 from evidence.store import append, read
-from evidence.summary import acceptance, claims_summary, depth_lines, invariance_lines, markdown, rejection_rates
+from evidence.summary import (
+    acceptance,
+    claims_summary,
+    depth_lines,
+    invariance_lines,
+    markdown,
+    rejection_rates,
+    size_lines,
+)
 
 ROOT = Path(__file__).parents[2]
 FIRST = 400
@@ -65,6 +74,17 @@ def make_cohorts(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
         append(rows, cohort_row(bench, entry, replicate))
 
 
+def size_rows(options: argparse.Namespace) -> Path:
+    """Where the cohorts of the size study are kept."""
+    work: Path = options.work
+    return work / ("size_small.jsonl" if options.small else "size.jsonl")
+
+
+def size_cohorts(options: argparse.Namespace) -> int:
+    """How many of them there shall be."""
+    return SIZE_COHORTS["small" if options.small else "full"]
+
+
 def kept(path: Path, make: Callable[[], pd.DataFrame], *, fresh: bool) -> pd.DataFrame:
     """Return a table that does not depend on the cohorts; without ``fresh`` that of the last time, if there is one."""
     if fresh or not path.is_file():
@@ -85,12 +105,16 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     same = kept(work / "invariance.tsv", invariance, fresh=fresh)
     claims = claims_summary(found, bench.plan, true)
     tests = rejection_rates(found, bench.plan.rules.alpha)
-    figures = acceptance(found, bench.plan, true)
-    figures = pd.concat([figures, depth_lines(depth), invariance_lines(same)], ignore_index=True)
+    sizes = size.table(size_rows(options), bench.plan.rules.alpha)
+    figures = pd.concat(
+        [size_lines(sizes), acceptance(found, bench.plan, true), depth_lines(depth), invariance_lines(same)],
+        ignore_index=True,
+    )
     tables = {
         "evidence_acceptance": figures,
         "evidence": claims,
         "evidence_tests": tests,
+        "evidence_size": sizes,
         "evidence_depth": depth,
         "evidence_planning": planning_check(found, bench.plan, true, cohorts=40 if options.small else 400),
     }
@@ -101,7 +125,8 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(out / f"{name}.tsv", sep="\t", index=False, float_format="%.4g")
-        (out / f"{name}.md").write_text(markdown(table), encoding="utf-8")
+        page = f"<!-- made by: make bench-evidence{' ARGS=--small' if options.small else ''} -->\n\n{markdown(table)}"
+        (out / f"{name}.md").write_text(page, encoding="utf-8")
     (out / "evidence.svg").write_text(draw(claims, tests), encoding="utf-8")
 
 
@@ -113,5 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = options.work / ("rows_small.jsonl" if options.small else "rows.jsonl")
     if not options.tables:
         make_cohorts(options, bench, rows)
+        if not options.only:
+            size.make(bench, CORE[0].scenario, size_rows(options), cohorts=size_cohorts(options))
     write_tables(options, bench, rows)
     return 0

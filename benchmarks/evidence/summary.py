@@ -161,12 +161,15 @@ def limit_line(
     return {"figure": figure, "asked": asked, "measured": value, "se": error, "n": n, "met": met}
 
 
+FIGURE_COLUMNS: Final = ("figure", "asked", "measured", "se", "n", "met")
+
+
 def acceptance(rows: Rows, plan: Plan, measured: Mapping[str, float]) -> pd.DataFrame:
     """Figures that were asked for, with what was found and whether it meets them."""
     scenarios = by_scenario(rows)
     lines = [*_type1(scenarios, plan), *_false_verdicts(scenarios, plan), *_codes(scenarios)]
     lines += _power(scenarios, plan) + _coverage(scenarios, measured) + _permutation(scenarios)
-    return pd.DataFrame(lines, columns=["figure", "asked", "measured", "se", "n", "met"])
+    return pd.DataFrame(lines, columns=list(FIGURE_COLUMNS))
 
 
 def with_control_variate(hits: Sequence[bool], control: Sequence[bool], level: float) -> tuple[float, float]:
@@ -181,6 +184,16 @@ def with_control_variate(hits: Sequence[bool], control: Sequence[bool], level: f
     beta = float(np.cov(x, y)[0, 1] / x.var(ddof=1))
     rest = y - beta * (x - level)
     return float(rest.mean()), float(rest.std(ddof=1) / math.sqrt(rest.size))
+
+
+def size_lines(sizes: pd.DataFrame) -> pd.DataFrame:
+    """Level of the test and of the interval over patients, from the study of size."""
+    low, high = TYPE1_BAND
+    lines = []
+    for row in sizes.to_dict("records"):
+        title = f"type-I error, {row['test']}, {row['signature']}, null (score, contrast and test alone)"
+        lines.append(limit_line(title, f"{low} to {high}", row["rate"], row["se"], row["cohorts"], low, high))
+    return pd.DataFrame(lines, columns=list(FIGURE_COLUMNS))
 
 
 def _slopes_alone(entry: Entry, own: Rows, name: str, alpha: float) -> tuple[list[bool], float]:

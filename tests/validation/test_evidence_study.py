@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from evidence import size
 from evidence.comparators import dersimonian_laird, patient_intercept
 from evidence.extras import shuffled
 from evidence.figure import draw
@@ -194,3 +195,17 @@ def test_a_control_of_known_level_takes_the_luck_out_of_a_rate():
 def test_a_figure_beyond_its_limit_is_open_only_within_its_error(value, error, n, met):
     assert limit_line("f", "", value, error, n, 0.0375, 0.0635)["met"] == met
     assert limit_line("f", "", value, error, n)["met"] == ("" if n else "not measured")
+
+
+def test_the_study_of_size_computes_what_the_claim_computes(tmp_path):
+    """Score, contrast and test alone give the p value and the interval of P2 in the same cohort; a run is resumable."""
+    bench, scenario, path = Bench(), GRID[0].scenario, tmp_path / "size.jsonl"
+    size.make(bench, scenario, path, cohorts=2)
+    [first, second] = read(path)
+    size.make(bench, scenario, path, cohorts=2)
+    assert read(path) == [first, second]
+    claim = cohort_row(bench, GRID[0], 1)["claims"]["P2"]
+    assert second[size.SIGNATURES[0]] == pytest.approx([claim["p_value"], claim["ci_low"], claim["ci_high"]])
+    table = size.table(path, 0.05)
+    assert table["cohorts"].tolist() == [2] * 8
+    assert table["rate"].between(0, 1).all()
