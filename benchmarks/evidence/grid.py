@@ -40,9 +40,6 @@ def _present(name: str, effect: float, full: int, **values: float) -> Entry:
 
 STRONG: Final = EvidenceScenario("d 1.0, 10 patients", n_patients=10, dtc_floor=12, effects={"stemness": 1.0})
 
-SIZE_COHORTS: Final = {"full": 2000, "small": 40}
-"""Plain null cohorts in which only the test over patients is made (:mod:`evidence.size`)."""
-
 CORE: Final = (
     Entry(EvidenceScenario("null"), 1000, small=12),
     Entry(STRONG, 200),
@@ -73,6 +70,9 @@ MORE: Final = (
 )
 GRID: Final = (*CORE, *MORE)
 """In order of importance."""
+SIZES: Final = {"null": 2000, "null, depth .3": 500, "d 0.5": 500, STRONG.name: 500}
+"""Cohorts in which only the test over patients is made (:mod:`evidence.size`), by scenario."""
+SMALL_SIZES: Final = dict.fromkeys(SIZES, 10)
 
 
 def programme_of(claim: Claim) -> str | None:

@@ -18,7 +18,7 @@ from evidence import size
 from evidence.depth import OVARIAN, real_shift, simulated_shift
 from evidence.extras import invariance, planning_check, true_values
 from evidence.figure import draw
-from evidence.grid import CORE, MORE, SIZE_COHORTS, Entry
+from evidence.grid import CORE, GRID, MORE, SIZES, SMALL_SIZES, Entry
 from evidence.measure import Bench, cohort_row
 from evidence.store import append, read
 from evidence.summary import (
@@ -29,6 +29,7 @@ from evidence.summary import (
     markdown,
     rejection_rates,
     size_lines,
+    true_value,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -80,11 +81,6 @@ def size_rows(options: argparse.Namespace) -> Path:
     return work / ("size_small.jsonl" if options.small else "size.jsonl")
 
 
-def size_cohorts(options: argparse.Namespace) -> int:
-    """How many of them there shall be."""
-    return SIZE_COHORTS["small" if options.small else "full"]
-
-
 def kept(path: Path, make: Callable[[], pd.DataFrame], *, fresh: bool) -> pd.DataFrame:
     """Return a table that does not depend on the cohorts; without ``fresh`` that of the last time, if there is one."""
     if fresh or not path.is_file():
@@ -105,9 +101,10 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     same = kept(work / "invariance.tsv", invariance, fresh=fresh)
     claims = claims_summary(found, bench.plan, true)
     tests = rejection_rates(found, bench.plan.rules.alpha)
-    sizes = size.table(size_rows(options), bench.plan.rules.alpha)
+    known = {one.name: true_value(one, true) for one in GRID if one.name in SIZES}
+    sizes = size.table(size_rows(options), bench.plan.rules.alpha, known)
     figures = pd.concat(
-        [size_lines(sizes), acceptance(found, bench.plan, true), depth_lines(depth), invariance_lines(same)],
+        [size_lines(sizes), acceptance(found, bench.plan), depth_lines(depth), invariance_lines(same)],
         ignore_index=True,
     )
     tables = {
@@ -139,6 +136,6 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.tables:
         make_cohorts(options, bench, rows)
         if not options.only:
-            size.make(bench, CORE[0].scenario, size_rows(options), cohorts=size_cohorts(options))
+            size.make(bench, size_rows(options), cohorts=SMALL_SIZES if options.small else SIZES)
     write_tables(options, bench, rows)
     return 0

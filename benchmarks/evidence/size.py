@@ -14,13 +14,14 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from dtcflow.evidence.contrasts import average, differences, group_values
+from dtcflow.evidence.contrasts import Floats, average, differences, group_values
 from dtcflow.evidence.inference import random_effects, sign_flip
 from dtcflow.evidence.layout import lay_out
 from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.run import cohort_of
 from dtcflow.evidence.scoring import score_contrast
 from dtcflow.simulate.evidence import EvidenceScenario, simulate_evidence
+from evidence.grid import GRID
 from evidence.measure import COMPARED, SETTINGS, Bench
 from evidence.store import append, read
 
@@ -30,6 +31,8 @@ SIGNATURES: Final = (
     "WIECEK_G0_ARREST",
 )
 """One of each planted programme; the first is that of P2."""
+EXCLUDES: Final = "95 % interval excludes 0"
+COVERS: Final = "95 % interval covers the true value"
 
 
 def one_cohort(bench: Bench, scenario: EvidenceScenario, replicate: int) -> dict[str, Any]:
@@ -69,30 +72,48 @@ def one_cohort(bench: Bench, scenario: EvidenceScenario, replicate: int) -> dict
     return row
 
 
-def make(bench: Bench, scenario: EvidenceScenario, path: Path, *, cohorts: int) -> None:
-    """Append what is missing of the first ``cohorts`` replicates."""
-    done = {row["replicate"] for row in read(path)}
-    for replicate in range(cohorts):
-        if replicate not in done:
-            append(path, one_cohort(bench, scenario, replicate))
+def make(bench: Bench, path: Path, *, cohorts: Mapping[str, int]) -> None:
+    """Append what is missing of the first cohorts of each scenario, in turn: a run that is stopped has some of each."""
+    done = {(row["scenario"], row["replicate"]) for row in read(path)}
+    entries = {entry.name: entry for entry in GRID if entry.name in cohorts}
+    for replicate in range(max(cohorts.values())):
+        for name, entry in entries.items():
+            if replicate < cohorts[name] and (name, replicate) not in done:
+                append(path, one_cohort(bench, entry.scenario, replicate))
 
 
-def table(path: Path, alpha: float) -> pd.DataFrame:
-    """Rejections per signature, and of all together with the error of cohorts, which share their patients."""
-    rows = read(path)
-    hits: Mapping[str, np.ndarray] = {
-        what: np.array([[test(row[name]) for name in SIGNATURES] for row in rows], dtype=float).reshape(-1, 3)
-        for what, test in (
-            (f"sign-flip p <= {alpha:g}", lambda found: found[0] <= alpha),
-            ("95 % interval excludes 0", lambda found: found[1] > 0 or found[2] < 0),
-        )
-    }
-    lines = []
-    for what, found in hits.items():
-        n = len(found)
-        if not n:
+def table(path: Path, alpha: float, true_d: Mapping[str, float]) -> pd.DataFrame:
+    """Rejections where nothing is there, and coverage of the true values of P2's signature.
+
+    Parameters
+    ----------
+    path
+        Rows.
+    alpha
+        Level of the test.
+    true_d
+        True value by scenario; other scenarios are left out.
+
+    Returns
+    -------
+    ``measure scenario signature cohorts rate se``. "all three" has the error of cohorts, whose programmes share cells.
+    """
+    lines: list[tuple[str, str, str, int, float, float]] = []
+    for name, target in true_d.items():
+        rows = [row for row in read(path) if row["scenario"] == name]
+        if len(rows) < 2:
             continue
-        for name, own in (*zip(SIGNATURES, found.T, strict=True), ("all three", found.mean(axis=1))):
-            error = float(own.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-            lines.append((what, name, n, float(own.mean()), error))
-    return pd.DataFrame(lines, columns=["test", "signature", "cohorts", "rate", "se"])
+        found = np.array([[row[signature] for signature in SIGNATURES] for row in rows], dtype=float)
+        p, low, high = np.moveaxis(found, 2, 0)
+
+        def add(measure: str, signature: str, hits: Floats, scenario: str = name) -> None:
+            error = float(hits.std(ddof=1)) / math.sqrt(len(hits))
+            lines.append((measure, scenario, signature, len(hits), float(hits.mean()), error))
+
+        if target == 0:
+            for what, wrong in ((f"sign-flip p <= {alpha:g}", p <= alpha), (EXCLUDES, (low > 0) | (high < 0))):
+                for j, signature in enumerate(SIGNATURES):
+                    add(what, signature, wrong[:, j].astype(float))
+                add(what, "all three", wrong.mean(axis=1))
+        add(COVERS, SIGNATURES[0], ((low <= target) & (target <= high))[:, 0].astype(float))
+    return pd.DataFrame(lines, columns=["measure", "scenario", "signature", "cohorts", "rate", "se"])

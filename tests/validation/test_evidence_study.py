@@ -25,7 +25,6 @@ from evidence.summary import (
     rejection_rates,
     rejects,
     share,
-    with_control_variate,
 )
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
@@ -168,24 +167,9 @@ def test_tables_of_a_few_rows(bench, null_rows):
     text = markdown(claims)
     assert text.count("\n") == 2 + len(claims)
     assert "nan" not in text
-    figures = acceptance(rows, bench.plan, {}).set_index("figure")
-    assert figures.loc["P2 type-I error, sign-flip p <= .05, null", "n"] == 4
+    figures = acceptance(rows, bench.plan).set_index("figure")
+    assert figures.loc["P3 type-I error, largest p of its parts <= 0.05, null", "n"] == 4
     assert (figures.loc[figures["n"] == 0, "met"] == "not measured").all()
-
-
-def test_a_control_of_known_level_takes_the_luck_out_of_a_rate():
-    rng = np.random.default_rng(1)
-    errors = []
-    for _ in range(200):
-        control = rng.random(400) < 0.05
-        hits = np.where(rng.random(400) < 0.8, control, rng.random(400) < 0.05)  # agrees in most cohorts, same level
-        rate, error = with_control_variate(hits.tolist(), control.tolist(), 0.05)
-        errors.append((rate - 0.05, hits.mean() - 0.05, error))
-    freed, plain, stated = np.array(errors).T
-    assert abs(freed.mean()) < 0.002
-    assert freed.std() < 0.75 * plain.std()
-    assert stated.mean() == pytest.approx(freed.std(), rel=0.15)
-    assert with_control_variate([True, False], [False, False], 0.05)[0] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -199,13 +183,17 @@ def test_a_figure_beyond_its_limit_is_open_only_within_its_error(value, error, n
 
 def test_the_study_of_size_computes_what_the_claim_computes(tmp_path):
     """Score, contrast and test alone give the p value and the interval of P2 in the same cohort; a run is resumable."""
-    bench, scenario, path = Bench(), GRID[0].scenario, tmp_path / "size.jsonl"
-    size.make(bench, scenario, path, cohorts=2)
+    bench, path = Bench(), tmp_path / "size.jsonl"
+    size.make(bench, path, cohorts={"null": 2})
     [first, second] = read(path)
-    size.make(bench, scenario, path, cohorts=2)
-    assert read(path) == [first, second]
+    size.make(bench, path, cohorts={"null": 2, "d 0.5": 1})
+    assert read(path)[:2] == [first, second]
+    assert [row["scenario"] for row in read(path)] == ["null", "null", "d 0.5"]
     claim = cohort_row(bench, GRID[0], 1)["claims"]["P2"]
     assert second[size.SIGNATURES[0]] == pytest.approx([claim["p_value"], claim["ci_low"], claim["ci_high"]])
-    table = size.table(path, 0.05)
-    assert table["cohorts"].tolist() == [2] * 8
+    table = size.table(path, 0.05, {"null": 0.0, "d 0.5": 0.484})
+    assert table["cohorts"].tolist() == [2] * 9
     assert table["rate"].between(0, 1).all()
+    covers = table.set_index("measure")["rate"]
+    own = table[(table["measure"] == size.EXCLUDES) & (table["signature"] == size.SIGNATURES[0])]
+    assert covers[size.COVERS] == pytest.approx(1 - own["rate"].item())
