@@ -168,7 +168,7 @@ def test_tables_of_a_few_rows(bench, null_rows):
     assert text.count("\n") == 2 + len(claims)
     assert "nan" not in text
     figures = acceptance(rows, bench.plan).set_index("figure")
-    assert figures.loc["P3 type-I error, largest p of its parts <= 0.05, null", "n"] == 4
+    assert figures.loc["P2 false SUPPORTED, null", "n"] == 4
     assert (figures.loc[figures["n"] == 0, "met"] == "not measured").all()
 
 
