@@ -168,7 +168,7 @@ def claim_figure(endpoints: Sequence[Endpoint], beside: Sequence[Beside] = (), *
             low.set_xlabel(_wrap(endpoint.axis, 62 // len(endpoints)))
         if beside:
             ax = figure.add_subplot(grid[:, -1] if outer is None else outer[1])
-            _beside(ax, endpoints[0], beside, title=f"{next(letters)}  {beside_title}", width=44 if below else 30)
+            _beside(ax, endpoints[0], beside, title=f"{next(letters)}  {beside_title}", width=36 if below else 30)
         return style.settled(figure)
 
 
@@ -365,7 +365,7 @@ def _beside(ax: Axes, endpoint: Endpoint, rows: Sequence[Beside], *, title: str,
     ax.set_ylim(y, -0.75)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(_wrap(endpoint.axis, 84 if width > 40 else 44))
+    ax.set_xlabel(_wrap(endpoint.axis, 84 if width > 30 else 44))
     ax.set_title(title)
 
 
