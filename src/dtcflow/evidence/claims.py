@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from dtcflow.contracts import TABLES
-from dtcflow.evidence.decide import Decision, Rule, candidate, decide, refutes, supports
+from dtcflow.evidence.decide import Decision, Rule, candidate, decide, refutes, shows_effect, supports
 from dtcflow.evidence.identity import Identity
 from dtcflow.evidence.inference import MetaAnalysis, adjust
 from dtcflow.evidence.paired import Paired
@@ -389,7 +389,8 @@ def judge_paired(
     checks = data_rules(found, rules)
     checks += [*gate_rules(gates), *attainable_rule(p_attainable, rules)]
     checks += result_rules(found, rules, wanted)
-    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
+    effect = shows_effect(fit, sign=claim.sign, sesoi=claim.sesoi)
+    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients, effect=effect)
     row = claim_row(
         claim,
         decision,

@@ -31,7 +31,7 @@ from dtcflow.evidence.claims import (
     result_rules,
 )
 from dtcflow.evidence.contrasts import Floats, Layout, ThinnedDraws
-from dtcflow.evidence.decide import Rule, candidate, decide, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, refutes, shows_effect, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
 from dtcflow.evidence.numeric import divided, patient_check
 from dtcflow.evidence.paired import BLANK, NO_TEST, Cohort, Paired, evaluate_paired, patient_rows
@@ -408,7 +408,8 @@ def judge_composite(
         checks += [*_deciding(list(zip(against, endpoints, strict=True))), *_purge_rules(found)]
     else:
         checks += [*endpoints[0], *_purge_rules(found), *endpoints[1]]
-    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
+    effect = shows_effect(fit, sign=claim.sign, sesoi=claim.sesoi)
+    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients, effect=effect)
     row = claim_row(
         claim,
         decision,

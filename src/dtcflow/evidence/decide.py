@@ -68,6 +68,10 @@ def order_codes(codes: Iterable[str]) -> tuple[str, ...]:
     return tuple(code for code in CODE_ORDER if code in set(codes))
 
 
+QUALIFIES: Final = frozenset({"CONTAMINATION", "GENE_SET_NULL", "NOT_ROBUST_TO_COVARIATES"})
+"""Codes that say what an effect may be instead of the one that is claimed."""
+
+
 def candidate(*, supports: bool, refutes: bool) -> str:
     """Verdict the interval and test lead to, before the rules have their say."""
     if supports and not refutes:
@@ -75,13 +79,15 @@ def candidate(*, supports: bool, refutes: bool) -> str:
     return "NOT_SUPPORTED" if refutes else "INCONCLUSIVE"
 
 
-def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decision:
+def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True, effect: bool = False) -> Decision:
     """Apply the rules to a candidate verdict.
 
     SUPPORTED needs every rule, NOT_SUPPORTED every rule that does not only concern support. Otherwise the claim is
-    INCONCLUSIVE and carries the code of each broken rule. ``NO_EFFECT_SHOWN`` is added where neither threshold was
-    met (unless there was nothing to test, ``tested`` false, or too few patients for the test to reach any threshold);
-    codes of support-only rules are left out where the estimate refutes but a rule on the data does not hold.
+    INCONCLUSIVE and carries the code of each broken rule, with two exceptions. Where neither threshold was met,
+    ``NO_EFFECT_SHOWN`` says so (unless there was nothing to test, ``tested`` false, or too few patients for the test to
+    reach any threshold); without an ``effect`` (:func:`shows_effect`) it takes the place of support-only rules that
+    qualify one (:data:`QUALIFIES`): what was not shown cannot be contamination, nor go away with a covariate. Where the
+    estimate refutes but a rule on the data does not hold, support-only rules are left out.
     """
     broken = [rule for rule in rules if not rule.holds]
     hard = [rule.code for rule in broken if rule.blocks == "verdict"]
@@ -95,7 +101,9 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True) -> Decisi
     if wanted == "SUPPORTED":
         codes += soft
     elif wanted == "INCONCLUSIVE":
-        codes += [*soft, "NO_EFFECT_SHOWN"] if tested and "LOW_N" not in broken_codes else soft
+        if tested and "LOW_N" not in broken_codes:
+            soft = [code for code in soft if effect or code not in QUALIFIES] + ["NO_EFFECT_SHOWN"]
+        codes += soft
     return Decision("INCONCLUSIVE", order_codes(codes))
 
 
@@ -118,6 +126,11 @@ def supports(found: Limits, *, p_adjusted: float, sign: int, sesoi: float, alpha
     """Adjusted p below alpha, 95 % interval beyond zero in the predicted direction, estimate at least the SESOI."""
     limit = found.ci_low if sign > 0 else -found.ci_high
     return bool(p_adjusted < alpha and limit > 0 and found.estimate * sign >= sesoi)
+
+
+def shows_effect(found: Limits, *, sign: int, sesoi: float) -> bool:
+    """95 % interval beyond zero in the predicted direction, estimate at least the SESOI; whatever the p value."""
+    return supports(found, p_adjusted=0.0, sign=sign, sesoi=sesoi, alpha=1.0)
 
 
 def refutes(found: Limits, *, sign: int, sesoi: float) -> bool:
@@ -145,7 +158,7 @@ def overturned(wanted: str, leave_one_out: pd.DataFrame, *, sign: int, sesoi: fl
     row: Any  # a named tuple whose types pandas cannot tell
     for row in leave_one_out.itertuples():
         if wanted == "SUPPORTED":
-            kept = supports(row, p_adjusted=0.0, sign=sign, sesoi=sesoi, alpha=1.0)
+            kept = shows_effect(row, sign=sign, sesoi=sesoi)
         else:
             kept = refutes(row, sign=sign, sesoi=sesoi)
         if not kept:

@@ -42,7 +42,7 @@ from dtcflow.evidence.claims import (
 )
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.contrasts import Differences, Floats, average, group_values
-from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, overturned, refutes, shows_effect, supports
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, random_effects, sign_flip
 from dtcflow.evidence.numeric import covariate_check, divided, null_check, precision_check
 from dtcflow.evidence.paired import BLANK, NO_TEST, Paired, patient_rows
@@ -327,7 +327,8 @@ def judge_specificity(
         checks.append(null_check(contrast.p_gene_set, contrast.null.size, rules))
     checks += _component_rules(found, rules)
     checks += _fragile_rules(found, [ruling] if wanted == "NOT_SUPPORTED" else found.components, wanted)
-    decision = decide(wanted, checks, tested=ruling.fit.n >= rules.estimate_patients)
+    effect = shows_effect(contrast.fit, sign=sign, sesoi=claim.sesoi)
+    decision = decide(wanted, checks, tested=ruling.fit.n >= rules.estimate_patients, effect=effect)
     sd = spread(shown.difference[np.isfinite(shown.difference)])
     row = claim_row(
         claim,

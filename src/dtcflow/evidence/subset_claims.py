@@ -10,7 +10,7 @@ import pandas as pd
 from dtcflow.evidence.claims import Judged, claim_row
 from dtcflow.evidence.composite import joint_p
 from dtcflow.evidence.controls import control_row, frame
-from dtcflow.evidence.decide import Rule, candidate, decide, refutes, supports
+from dtcflow.evidence.decide import Rule, candidate, decide, refutes, shows_effect, supports
 from dtcflow.evidence.duality import Duality
 from dtcflow.evidence.existence import CONTROL_COLUMNS, Existence
 from dtcflow.evidence.numeric import (
@@ -58,7 +58,8 @@ def judge_existence(
     checks += quality_checks(found.coverage, [claim.primary_signature], found.median_genes, rules, plate=plate)
     if fit.n >= rules.estimate_patients:
         checks += _existence_checks(claim, found, rules, wanted)
-    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
+    effect = shows_effect(fit, sign=1, sesoi=claim.sesoi)
+    decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients, effect=effect)
     own = found.patients.loc[found.patients["usable"].astype(bool), "difference"].to_numpy(dtype=float)
     sd = spread(own)
     row = claim_row(
@@ -203,7 +204,8 @@ def judge_duality(
         checks.append(null_check(found.p_gene_set, found.null.size, rules))
         if claim.covariates:
             checks.append(covariate_check(found.covariates_missing))
-    decision = decide(wanted, checks, tested=found.fit.n >= rules.estimate_patients)
+    effect = shows_effect(found, sign=sign, sesoi=claim.sesoi)
+    decision = decide(wanted, checks, tested=found.fit.n >= rules.estimate_patients, effect=effect)
     own = found.patients.loc[found.patients["usable"].astype(bool), "difference"].to_numpy(dtype=float)
     sd = spread(own)
     row = claim_row(

@@ -85,7 +85,14 @@ def test_rules_about_support_do_not_block_a_refutation():
     soft = [rule("GENE_SET_NULL", blocks="support")]
     assert decide("NOT_SUPPORTED", soft).verdict == "NOT_SUPPORTED"
     assert decide("SUPPORTED", soft).codes == ("GENE_SET_NULL",)
-    assert decide("INCONCLUSIVE", soft).codes == ("GENE_SET_NULL", "NO_EFFECT_SHOWN")
+    assert decide("INCONCLUSIVE", soft, effect=True).codes == ("GENE_SET_NULL", "NO_EFFECT_SHOWN")
+
+
+def test_an_effect_that_was_not_shown_is_not_qualified():
+    """Nothing that is not there goes away with a covariate, or comes from blood; what is missing stays missing."""
+    soft = [rule(code, blocks="support") for code in ("NOT_ROBUST_TO_COVARIATES", "CONTAMINATION", "NO_DATA")]
+    assert decide("INCONCLUSIVE", soft).codes == ("NO_DATA", "NO_EFFECT_SHOWN")
+    assert "CONTAMINATION" in decide("INCONCLUSIVE", [rule("CONTAMINATION")]).codes
 
 
 def test_with_too_few_patients_the_test_is_not_blamed():
