@@ -34,7 +34,8 @@ def test_wrong_values_of_simulate(option, value, capsys):
     assert value in capsys.readouterr().err
 
 
-def test_init_then_check(tmp_path, capsys):
+def test_init_then_check(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # no sentence of the table is broken
     folder = str(tmp_path / "a b")
     assert cli.main(["init", folder]) == 0
     out = capsys.readouterr().out
