@@ -405,9 +405,14 @@ def study() -> dict[str, dict[tuple[str, str], tuple[Callable[..., Outcome], Set
     }
 
 
+def _read(path: Path) -> pd.DataFrame:
+    """Cohorts so far; ``null`` is the name of a kind, not a missing value."""
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+
+
 def run(repeats: int, only: str, wanted: str, path: Path) -> pd.DataFrame:
     """Every scenario in rounds of :data:`ROUND` cohorts; cohorts that ``path`` holds already are not drawn again."""
-    done = pd.read_csv(path, sep="\t") if path.exists() else pd.DataFrame(columns=list(RUN_COLUMNS))
+    done = _read(path) if path.exists() else pd.DataFrame(columns=list(RUN_COLUMNS))
     known = set(zip(done["claim"], done["kind"], done["scenario"], done["seed"], strict=True))
     if not path.exists():
         done.to_csv(path, sep="\t", index=False)
@@ -424,7 +429,7 @@ def run(repeats: int, only: str, wanted: str, path: Path) -> pd.DataFrame:
                 new = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
                 new.to_csv(path, sep="\t", index=False, header=False, mode="a", float_format="%.6g")
         print(f"{time.strftime('%H:%M:%S')} {start + ROUND} cohorts", flush=True)
-    return pd.read_csv(path, sep="\t")
+    return _read(path)
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
