@@ -15,8 +15,8 @@ from dtcflow.evidence.claims import Judged, adjust_families, judge_identity, jud
 from dtcflow.evidence.composite import evaluate_composite, joint_p, judge_composite
 from dtcflow.evidence.contrasts import Floats, tumour_patients
 from dtcflow.evidence.dissimilarity import evaluate_dissimilarity
-from dtcflow.evidence.duality import evaluate_duality
-from dtcflow.evidence.existence import evaluate_existence
+from dtcflow.evidence.duality import Duality, evaluate_duality
+from dtcflow.evidence.existence import Existence, evaluate_existence
 from dtcflow.evidence.genome_claims import PatientGenomes, genomes_of, judge_dissimilarity, judge_rarity
 from dtcflow.evidence.identity import identity_share
 from dtcflow.evidence.layout import at_timepoint
@@ -242,6 +242,12 @@ def _within(context: Context, claim: Claim, *, cells: int) -> Within:
     )
 
 
+def _of_scores(context: Context, claim: Claim, found: Existence | Duality, p: float) -> Evaluated:
+    """A claim about scores within a group: with its random gene sets, and whether its cells are of full-length data."""
+    one = _with_facts(context, claim, found, p, found.fit.n, plate=_plate(context.cohort, claim))
+    return replace(one, null=_null_table(claim, found.null))
+
+
 def _existence(context: Context, claim: Claim) -> Evaluated:
     found = evaluate_existence(
         _at(context, claim),
@@ -251,9 +257,8 @@ def _existence(context: Context, claim: Claim) -> Evaluated:
         sesoi=claim.sesoi,
         well_cells=claim.subset_cells,
     )
-    plate = _plate(context.cohort, claim)
-    one = _with_facts(context, claim, found, existence_p(found), found.fit.n, plate=plate)
-    return replace(one, controls=existence_controls(claim, found), null=_null_table(claim, found.null))
+    one = _of_scores(context, claim, found, existence_p(found))
+    return replace(one, controls=existence_controls(claim, found))
 
 
 def _duality(context: Context, claim: Claim) -> Evaluated:
@@ -263,9 +268,7 @@ def _duality(context: Context, claim: Claim) -> Evaluated:
         stemness=claim.primary_signature,
         dormancy=claim.dormancy_signature,
     )
-    plate = _plate(context.cohort, claim)
-    one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, plate=plate)
-    return replace(one, null=_null_table(claim, found.null))
+    return _of_scores(context, claim, found, found.test.p_value)
 
 
 def _dissimilarity(context: Context, claim: Claim) -> Evaluated:
