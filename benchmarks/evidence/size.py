@@ -16,7 +16,7 @@ import pandas as pd
 
 from dtcflow.evidence.contrasts import Floats, average, differences, group_values
 from dtcflow.evidence.inference import random_effects, sign_flip
-from dtcflow.evidence.layout import lay_out
+from dtcflow.evidence.paired import begin
 from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.run import cohort_of
 from dtcflow.evidence.scoring import score_contrast
@@ -41,15 +41,7 @@ def one_cohort(bench: Bench, scenario: EvidenceScenario, replicate: int) -> dict
     cohort = simulate_evidence(scenario, replicate)
     whole = cohort_of(cohort.adata, cohort.cells, bench.panel, synonyms=bench.synonyms)
     claimed, _ = claim_panel(claim, whole.panel, whole.markers)
-    layout = lay_out(
-        whole.cells,
-        a=claim.a,
-        b=claim.b,
-        strict_q=rules.strict_q,
-        minimum=rules.value_cells,
-        max_cells=int(SETTINGS["max_cells_per_group"]),
-        seed=replicate,
-    )
+    layout = begin(whole, claim, rules, settings=SETTINGS, seed=replicate).layout
     scored = score_contrast(
         whole.take(layout.table["row"].to_numpy(dtype=np.int64)),
         whole.symbols,
