@@ -14,15 +14,20 @@ with a disseminated cell of the patient and the other way round, and where the c
 its match it is given Gaussian noise of variance ``inflation * (1/I_low - 1/I_high)`` there, in several repeats that are
 averaged. Both kinds then have the distribution of the smaller information of a pair, and are attenuated alike.
 
-What remains: errors of the expression model that all tumour cells of *one* patient share (her tumour's own expression)
-are in S and in the ceiling, not in the floor. They add the same amount to numerator and denominator and so pull R
-towards 1: against a finding of dissimilarity. Errors shared with the patient's normal cells of the same sample are
-taken out by subtracting those cells' mean profile. Cells are called by their likeness to a learned tumour profile, so
-that disseminated cells unlike any may be missing: this too pulls R towards 1.
+Errors shared with the patient's normal cells of the same sample are taken out by subtracting those cells' mean
+profile. What remains are errors that all tumour cells of *one* patient share, her tumour's own expression: they are in
+S and in the ceiling, not in the floor, and pull R towards 1. That is against a finding of dissimilarity, but in favour
+of refuting it. So a second value, R low, has the floor raised by what such errors add, and by what events of one kind
+differ among each other: the variance of arms around three levels (lost, unaltered, gained) in the pooled profiles of
+the patient's clones. R is judged for support, R low for refutation.
+
+Cells are called by their likeness to a learned tumour profile, so that disseminated cells unlike any may be missing:
+this too pulls R towards 1, and nothing here can see it.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -50,6 +55,8 @@ REPEATS: Final = 20
 MAX_CELLS: Final = 100
 MIN_RANGE: Final = 0.05
 """Smallest distance of ceiling and floor that R is divided by."""
+LEVELS: Final = (0.05, 0.5, 0.95)
+"""Quantiles of the arms that the search for the three levels starts from."""
 RANGE_ERRORS: Final = 2.0
 """That distance must also exceed this many of its standard errors."""
 DISSIMILARITY_COLUMNS: Final = (
@@ -61,6 +68,9 @@ DISSIMILARITY_COLUMNS: Final = (
     "n_pairs",
     "n_pairs_ceiling",
     "n_clones",
+    "own_expression",
+    "value_low",
+    "variance_low",
 )
 
 
@@ -115,13 +125,16 @@ class Dissimilarity:
     ----------
     patients
         One row per patient, :data:`DISSIMILARITY_COLUMNS`: ``value_a`` is R, ``value_b`` the threshold, ``difference``
-        their difference, ``variance`` that of R (jackknife over cells, pooled over patients).
+        their difference, ``variance`` that of R (jackknife over cells, pooled over patients). ``own_expression`` is
+        what the floor is raised by for R low, ``value_low``, with its ``variance_low``.
     fit
-        R over patients: supported below the threshold, refuted above it.
+        R over patients: supported below the threshold.
+    fit_low
+        R low over patients: refuted above the threshold.
     test
         Sign-flip test of R against the threshold.
-    leave_one_out
-        R without each patient.
+    leave_one_out, leave_one_out_low
+        R and R low without each patient.
     n_called
         Disseminated cells of the cohort.
     arms
@@ -132,8 +145,10 @@ class Dissimilarity:
 
     patients: pd.DataFrame
     fit: MetaAnalysis = BLANK
+    fit_low: MetaAnalysis = BLANK
     test: SignFlip = NO_TEST
     leave_one_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    leave_one_out_low: pd.DataFrame = field(default_factory=pd.DataFrame)
     n_called: int = 0
     arms: tuple[str, ...] = ()
     repeats: int = 0
@@ -221,13 +236,42 @@ def _levelled(own: _Profiles, *, repeat: int, seed: int) -> tuple[Floats, Floats
     )
 
 
+def _centred(profiles: Floats, weight: Floats) -> Floats:
+    """Rows centred, arms times the root of their weight: the sum of squares of a row is its weighted variance."""
+    w = weight / weight.sum()
+    return np.asarray((profiles - (profiles @ w)[:, None]) * np.sqrt(w), dtype=float)
+
+
 def _unit(profiles: Floats, weight: Floats) -> Floats:
     """Rows centred and scaled so that a product of two is their weighted correlation; 0 for a flat profile."""
-    w = weight / weight.sum()
-    centred = profiles - (profiles @ w)[:, None]
-    scaled = centred * np.sqrt(w)
+    scaled = _centred(profiles, weight)
     length = np.sqrt((scaled**2).sum(axis=1, keepdims=True))
     return np.asarray(np.divide(scaled, length, out=np.zeros_like(scaled), where=length > 1e-12), dtype=float)
+
+
+def _own_variance(own: _Profiles) -> float:
+    """Variance over arms of errors that the primary tumour cells of a patient share.
+
+    Variance around the means of a normal mixture of three components with one variance, fitted to the arms of the
+    pooled profiles of all clones with two cells or more; less their sampling variance. Too small where errors are more
+    than a third of the size of an event: levels then no longer stand apart.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    levels, sampling = [], []
+    for clone in sorted(set(own.clone.tolist())):
+        information = 1.0 / own.primary_noise[own.clone == clone]
+        pooled = (own.primary[own.clone == clone] * information).sum(axis=0) / information.sum(axis=0)
+        levels.append(pooled - np.median(pooled))
+        sampling.append(1.0 / information.sum(axis=0))
+    arms = np.concatenate(levels)[:, None]
+    start = np.quantile(arms, LEVELS)[:, None]
+    mixture = GaussianMixture(len(LEVELS), covariance_type="tied", means_init=start, tol=1e-5, max_iter=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the variance is what it is after 500 steps
+        found = mixture.set_params(random_state=0).fit(arms)
+    return max(float(found.covariances_[0, 0]) - float(np.mean(sampling)), 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -248,6 +292,10 @@ class _Mean:
         """Jackknife over cells."""
         n = self.without.size
         return float((n - 1) / n * ((self.without - self.without.mean()) ** 2).sum()) if n > 1 else NAN
+
+    def raised(self, by: float) -> _Mean:
+        """The same with a constant added."""
+        return _Mean(self.value + by, self.without + by, self.n)
 
 
 def _mean_of_pairs(correlation: Floats, pairs: NDArray[np.bool_]) -> _Mean:
@@ -277,6 +325,14 @@ def _jackknife_ratio(similar: _Mean, floor: _Mean, ceiling: _Mean) -> tuple[floa
     variance = sum(_Mean(0.0, part, 0).variance for part in (by_dtc, by_primary))
     error = np.sqrt(floor.variance + ceiling.variance)
     return float(ratio), float(variance), float(error)
+
+
+def _low(ratio: float, variance: float, similar: _Mean, raised: _Mean, ceiling: _Mean) -> tuple[float, float]:
+    """R above the raised floor and its variance; at most R, and at most 0 where nothing is left to compare with."""
+    if not ceiling.value - raised.value > MIN_RANGE:
+        return min(ratio, 0.0), variance
+    low, variance_low, _ = _jackknife_ratio(similar, raised, ceiling)
+    return (low, variance_low) if low < ratio else (ratio, variance)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -316,7 +372,7 @@ def evaluate_dissimilarity(
     Returns
     -------
     Dissimilarity
-        The rule: supported when ``fit.ci_high < sesoi``, refuted when ``fit.ci90_low > sesoi``.
+        The rule: supported when ``fit.ci_high < sesoi``, refuted when ``fit_low.ci90_low > sesoi``.
     """
     names = sorted(patients)
     count = {name: (patients[name].cells["group"] == DTC).sum() for name in names}
@@ -348,18 +404,22 @@ def evaluate_dissimilarity(
     frame.loc[usable, "difference"] = frame.loc[usable, "value_a"].astype(float) - sesoi
     # each patient's jackknife rests on few cells: what a cell contributes is pooled over patients
     used = frame.loc[usable, "n_cells_a"].astype(float).clip(upper=max_cells)
-    per_cell = float((frame.loc[usable, "variance"].astype(float) * used).mean())
-    frame.loc[usable, "variance"] = per_cell / used
+    for name in ("variance", "variance_low"):
+        frame.loc[usable, name] = float((frame.loc[usable, name].astype(float) * used).mean()) / used
     found = _with(start, frame, arms)
     kept = found.patients[found.patients["usable"]]
     if len(kept) < estimate_patients:
         return found
     value, variance = (kept[name].to_numpy(dtype=float) for name in ("value_a", "variance"))
+    low, variance_low = (kept[name].to_numpy(dtype=float) for name in ("value_low", "variance_low"))
+    ids = kept["patient_id"].tolist()
     return Dissimilarity(
         patients=found.patients,
         fit=meta(value, variance),
+        fit_low=meta(low, variance_low),
         test=sign_flip(value - sesoi, seed=seed),
-        leave_one_out=leave_one_out(kept["patient_id"].tolist(), value, variance),
+        leave_one_out=leave_one_out(ids, value, variance),
+        leave_one_out_low=leave_one_out(ids, low, variance_low),
         n_called=found.n_called,
         arms=found.arms,
         repeats=repeats,
@@ -386,6 +446,7 @@ def _measure(
     inside = {name: np.zeros((len(one.dtc), len(one.dtc))) for name, one in profiles.items()}
     clones = {name: np.zeros((len(one.primary), len(one.primary))) for name, one in profiles.items()}
     cross = {name: np.zeros((len(one.dtc), len(names) - 1)) for name, one in profiles.items()}
+    whole = dict.fromkeys(names, 0.0)
     for repeat in range(repeats):
         units: dict[str, Floats] = {}
         for name, one in profiles.items():
@@ -393,6 +454,8 @@ def _measure(
                 dtc, primary = _levelled(one, repeat=repeat, seed=seed)
                 unit = _unit(primary, weight)
                 clones[name] += unit @ unit.T / repeats
+                both = _centred(np.concatenate([dtc, primary]), weight)
+                whole[name] += float((both**2).sum(axis=1).mean()) / repeats
             else:
                 dtc = one.dtc
             units[name] = _unit(dtc, weight)
@@ -418,6 +481,9 @@ def _measure(
         if not span > max(MIN_RANGE, RANGE_ERRORS * error):
             frame.loc[name, "reason"] = "pairs of one clone are not reliably more alike than pairs of strangers"
             continue
-        frame.loc[name, ["value_a", "variance"]] = [ratio, variance]
+        own = _own_variance(one) / whole[name]
+        low, variance_low = _low(ratio, variance, similar, floor.raised(own), ceiling)
+        frame.loc[name, ["value_a", "variance", "own_expression"]] = [ratio, variance, own]
+        frame.loc[name, ["value_low", "variance_low"]] = [low, variance_low]
         frame.loc[name, "usable"] = True
     return frame

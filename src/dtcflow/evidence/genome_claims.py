@@ -106,19 +106,20 @@ def judge_dissimilarity(
     """Apply the plan to C3.
 
     SUPPORTED: the adjusted p (R against ``sesoi``) is below alpha and the upper 95 % limit of R is below ``sesoi``.
-    NOT_SUPPORTED: the lower 90 % limit is above it. Every rule holds either way; ``given`` says whether copy number by
-    cell was given at all.
+    NOT_SUPPORTED: the lower 90 % limit of R low, which grants the patient's own expression all it can have added, is
+    above it. Every rule holds either way; ``given`` says whether copy number by cell was given at all.
     """
-    fit, sesoi = found.fit, claim.sesoi
+    fit, low, sesoi = found.fit, found.fit_low, claim.sesoi
     held = bool(case.p_adjusted < rules.alpha and fit.ci_high < sesoi)
-    wanted = candidate(supports=held, refutes=bool(fit.ci90_low > sesoi))
+    wanted = candidate(supports=held, refutes=bool(low.ci90_low > sesoi))
     n = int(found.patients["usable"].sum())
     checks = data_checks(claim, rules, case, n=n, n_called=found.n_called)
     if not given:
         checks.append(Rule("copy number by cell", 0, 1, False, "NO_DATA", "no copy number by cell was given"))
     if fit.n >= rules.estimate_patients:
+        without = found.leave_one_out_low if wanted == "NOT_SUPPORTED" else found.leave_one_out
         checks.append(precision_check(fit, allowed=sesoi, sign=-1, beyond=sesoi))
-        checks.append(patient_check(wanted, _from_threshold(found.leave_one_out, sesoi), sign=-1, sesoi=0.0))
+        checks.append(patient_check(wanted, _from_threshold(without, sesoi), sign=-1, sesoi=0.0))
     decision = decide(wanted, checks, tested=fit.n >= rules.estimate_patients)
     own = found.patients.loc[found.patients["usable"].astype(bool), "value_a"].to_numpy(dtype=float)
     sd = spread(own)
@@ -143,9 +144,11 @@ def judge_dissimilarity(
         "method": "R = (similarity - floor) / (ceiling - floor) of arm profiles; Paule-Mandel mean, "
         "Hartung-Knapp-Sidik-Jonkman interval; p by sign-flip of R against sesoi over patients",
         "meta_analysis": fit.as_dict(),
+        "meta_analysis_low": low.as_dict(),
         "arms": list(found.arms),
         "repeats": found.repeats,
         "leave_one_out": found.leave_one_out.to_dict("records"),
+        "leave_one_out_low": found.leave_one_out_low.to_dict("records"),
         "patients": found.patients.to_dict("records"),
     }
     return Judged(claim, decision, row, detail, tuple(checks))

@@ -170,7 +170,8 @@ KINDS: Final[dict[str, Kind]] = {
         measure="genomes of a patient's DTCs",
         what="How alike are the genomes of two disseminated cells of one patient? 0: no more than those of cells of "
         "different patients (strangers). 1: as alike as primary tumour cells of one clone.",
-        how="support for dissimilarity needs the diamond's whole width left of the shaded part.",
+        how="support for dissimilarity needs the diamond's whole width left of the shaded part; a refutation must also "
+        "hold when the patient's own expression may have made her cells alike.",
         cells="DTCs / primary tumour cells",
         value="value_a",
         band="above",

@@ -93,6 +93,36 @@ def test_errors_of_one_patient_pull_towards_one_and_normal_cells_take_them_out()
     assert with_normal == pytest.approx(0.0, abs=0.15)
 
 
+@pytest.mark.parametrize("error", [0.0, 0.05, 0.1])
+def test_variance_of_shared_errors_is_found_beside_events(error):
+    found = []
+    for one in cohort(1.0, n=12, error=error, n_primary=60).values():
+        profiles = di._profiles(one, list(ARMS), 100, patient="P", seed=0)
+        found.append(di._own_variance(profiles))
+    assert np.mean(found) == pytest.approx(error**2, rel=0.25, abs=3e-4)
+
+
+def test_own_expression_supports_no_dissimilarity_and_refutes_none():
+    apart, alike = (
+        di.evaluate_dissimilarity(cohort(keep, error=0.12, n_dtc=25), repeats=5) for keep in (0.5**0.5, 1.0)
+    )
+    assert apart.fit.ci90_low > 0.5  # pulled towards 1 by what the cells of a patient share
+    assert apart.fit_low.ci90_low < 0.5
+    assert apart.fit_low.estimate == pytest.approx(0.5, abs=0.15)
+    assert alike.fit_low.ci90_low > 0.5
+    table = apart.patients
+    raised = table["floor"] + table["own_expression"]
+    low = ((table["similarity"] - raised) / (table["ceiling"] - raised)).clip(upper=table["value_a"])
+    assert low.to_numpy() == pytest.approx(table["value_low"].to_numpy())
+    assert (table["value_low"] <= table["value_a"]).all()
+
+
+def test_where_nothing_is_left_above_the_raised_floor_cells_may_be_strangers():
+    mean = di._Mean(0.5, np.array([0.5, 0.5]), 1)
+    assert di._low(0.8, 0.1, mean, mean.raised(0.3), mean.raised(0.32)) == (0.0, 0.1)
+    assert di._low(-0.2, 0.1, mean, mean.raised(0.3), mean.raised(0.32)) == (-0.2, 0.1)
+
+
 def test_every_patient_without_a_ratio_has_a_reason():
     group = cohort(1.0, n=5)
     rng = np.random.default_rng(9)
