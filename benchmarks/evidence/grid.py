@@ -70,7 +70,7 @@ MORE: Final = (
 )
 GRID: Final = (*CORE, *MORE)
 """In order of importance."""
-SIZES: Final = {"null": 2000, "null, depth .3": 500, "d 0.5": 500, STRONG.name: 500}
+SIZES: Final = {"null": 2000, "null, depth .3": 1000, "d 0.5": 1000, STRONG.name: 1000}
 """Cohorts in which only the test over patients is made (:mod:`evidence.size`), by scenario."""
 SMALL_SIZES: Final = dict.fromkeys(SIZES, 10)
 
