@@ -1,4 +1,4 @@
-"""Three smaller questions: invariance of the verdict, true values, and the fast simulator beside the slow one."""
+"""Smaller questions: invariance of the verdict, the settings of a run, true values, and the fast simulator."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dtcflow.evidence.planning import Design, contrast_of, outcomes
 from dtcflow.evidence.run import EvidenceResult
 from dtcflow.simulate.evidence import EvidenceCohort, EvidenceScenario, simulate_evidence
 from evidence.depth import SIGNATURES, simulated
-from evidence.grid import GRID, Entry
-from evidence.measure import Bench
+from evidence.grid import GRID, STRONG, Entry
+from evidence.measure import SHIPPED, SLOW, Bench
 from evidence.store import append, read
 from evidence.summary import by_scenario, share, true_value, truth_key
 
@@ -80,6 +80,36 @@ def invariance() -> pd.DataFrame:
     rows = [(what, one_digest(lambda cohort, what=what: shuffled(cohort, what)) == base) for what in ORDERS]
     rows += [(f"{n} threads", with_threads(n) == base) for n in (1, 2)]
     return pd.DataFrame(rows, columns=["changed", "identical"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def as_shipped(bench: Bench, *, cohorts: int) -> pd.DataFrame:
+    """Verdicts with the settings of a run beside those of the study, on the same cohorts.
+
+    Returns
+    -------
+    ``scenario replicate claim verdict shipped codes codes_shipped shift``, the last in the unit of the claim.
+    """
+    lines = []
+    for entry in (one for one in GRID if one.name in ("null", STRONG.name, "null, 20 % haematopoietic")):
+        for replicate in range(cohorts):
+            cohort = simulate_evidence(entry.scenario, replicate)
+            ours, run = (
+                bench.evaluate(cohort, seed=replicate, everything=False, **settings).claims.set_index("claim_id")
+                for settings in ({}, SHIPPED)
+            )
+            for claim in (one.id for one in bench.plan.claims if one.evaluated and one.test != SLOW):
+                a, b = ours.loc[claim], run.loc[claim]
+                shift = b["estimate"] - a["estimate"]
+                lines.append((entry.name, replicate, claim, a["verdict"], b["verdict"], a["codes"], b["codes"], shift))
+    return pd.DataFrame(
+        lines,
+        columns=["scenario", "replicate", "claim", "verdict", "shipped", "codes", "codes_shipped", "shift"],
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Make the cohorts that are missing, then the tables. ``make bench-evidence``.
 
-A run can be stopped and started again: finished cohorts are kept in ``--work`` and belong to the plan by its hash.
+A run can be stopped and started again: finished cohorts are kept in ``--work`` and belong to a plan by the hash of all
+in it that decides.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pandas as pd
 
 from evidence import size
 from evidence.depth import OVARIAN, real_shift, simulated_shift
-from evidence.extras import invariance, planning_check, true_values
+from evidence.extras import as_shipped, invariance, planning_check, true_values
 from evidence.figure import draw
 from evidence.grid import CORE, GRID, MORE, SIZES, SMALL_SIZES, Entry
 from evidence.measure import Bench, cohort_row
@@ -65,7 +66,7 @@ def to_make(*, small: bool, only: Sequence[str] | None) -> Iterator[tuple[Entry,
 
 def make_cohorts(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     """Append the cohorts that are missing."""
-    done = {(row["scenario"], row["replicate"]) for row in read(rows, plan_sha256=bench.plan.sha256)}
+    done = {(row["scenario"], row["replicate"]) for row in read(rows, plan_sha256=bench.key)}
     start = time.monotonic()
     for entry, replicate in to_make(small=options.small, only=options.only):
         if (entry.name, replicate) in done:
@@ -91,7 +92,7 @@ def kept(path: Path, make: Callable[[], pd.DataFrame], *, fresh: bool) -> pd.Dat
 
 def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     """Write every table that the finished cohorts allow, and the figure."""
-    found = read(rows, plan_sha256=bench.plan.sha256)
+    found = read(rows, plan_sha256=bench.key)
     work: Path = options.work
     kind, fresh = "_small" if options.small else "", not options.tables
     true = true_values(work / f"truth{kind}.jsonl", patients=10 if options.small else 80)
@@ -99,6 +100,8 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     if OVARIAN.is_file() and not options.small:
         depth = pd.concat([depth, kept(work / "depth_real.tsv", real_shift, fresh=fresh)], ignore_index=True)
     same = kept(work / "invariance.tsv", invariance, fresh=fresh)
+    n_shipped = 1 if options.small else 20
+    shipped = kept(work / f"shipped{kind}.tsv", lambda: as_shipped(bench, cohorts=n_shipped), fresh=fresh)
     claims = claims_summary(found, bench.plan, true)
     tests = rejection_rates(found, bench.plan.rules.alpha)
     known = {one.name: true_value(one, true) for one in GRID if one.name in SIZES}
@@ -113,6 +116,7 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
         "evidence_tests": tests,
         "evidence_size": sizes,
         "evidence_depth": depth,
+        "evidence_shipped": shipped,
         "evidence_planning": planning_check(found, bench.plan, true, cohorts=40 if options.small else 400),
     }
     for table in tables.values():

@@ -20,6 +20,7 @@ PACKAGE_ROOT = Path(__file__).parent
 RECORDED_PACKAGES = (
     "dtcflow",
     "anndata",
+    "decoupler",
     "gseapy",
     "h5py",
     "harmonypy",
@@ -30,6 +31,7 @@ RECORDED_PACKAGES = (
     "numpy",
     "pandas",
     "pydeseq2",
+    "pyucell",
     "scanpy",
     "scikit-image",
     "scikit-learn",

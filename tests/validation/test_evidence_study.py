@@ -25,6 +25,7 @@ from evidence.summary import (
     rejection_rates,
     rejects,
     share,
+    share_line,
 )
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
@@ -197,3 +198,24 @@ def test_the_study_of_size_computes_what_the_claim_computes(tmp_path):
     covers = table.set_index("measure")["rate"]
     own = table[(table["measure"] == size.EXCLUDES) & (table["signature"] == size.SIGNATURES[0])]
     assert covers[size.COVERS] == pytest.approx(1 - own["rate"].item())
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "limits", "met"),
+    [
+        (0, 17, {"most": 0.05}, "open"),
+        (0, 100, {"most": 0.05}, "yes"),
+        (1, 100, {"most": 0.05}, "open"),
+        (20, 100, {"most": 0.05}, "no"),
+        (100, 100, {"least": 0.95}, "yes"),
+        (91, 100, {"least": 0.95}, "open"),
+        (60, 100, {"least": 0.95}, "no"),
+        (0, 0, {"most": 0.05}, "not measured"),
+    ],
+)
+def test_a_share_meets_its_limit_only_when_its_interval_does(hits, n, limits, met):
+    line = share_line("f", [True] * hits + [False] * (n - hits), **limits)
+    assert line["met"] == met
+    assert line["n"] == n
+    if (hits, n) == (0, 17):
+        assert line["high95"] == pytest.approx(1 - 0.025 ** (1 / 17))

@@ -48,6 +48,8 @@ NAN: Final = float("nan")
 DTC: Final = "DTC"
 PRIMARY: Final = "PT"
 NORMAL: Final = "normal"
+OWN_EXPRESSION: Final = "own_expression"
+"""``analysis`` of the rows of ``patients.tsv`` with R low."""
 MIN_ARMS: Final = 10
 MIN_NORMAL: Final = 20
 """Normal cells of a sample whose mean profile is worth subtracting."""

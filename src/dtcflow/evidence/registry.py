@@ -14,7 +14,7 @@ import pandas as pd
 from dtcflow.evidence.claims import Judged, adjust_families, judge_identity, judge_paired
 from dtcflow.evidence.composite import evaluate_composite, joint_p, judge_composite
 from dtcflow.evidence.contrasts import Floats, tumour_patients
-from dtcflow.evidence.dissimilarity import evaluate_dissimilarity
+from dtcflow.evidence.dissimilarity import OWN_EXPRESSION, evaluate_dissimilarity
 from dtcflow.evidence.duality import Duality, evaluate_duality
 from dtcflow.evidence.existence import Existence, evaluate_existence
 from dtcflow.evidence.genome_claims import PatientGenomes, genomes_of, judge_dissimilarity, judge_rarity
@@ -120,7 +120,7 @@ def _judge_identity(one: Evaluated, bench: Bench) -> Judged:
 
 
 def _null_table(claim: Claim, null: Floats) -> pd.DataFrame:
-    """Estimates of the random gene sets as rows of ``null_distribution.tsv``."""
+    """Estimates of the random gene sets as rows of a result's ``null_distribution``."""
     columns = {"signature": claim.primary_signature, "random_set": range(null.size), "estimate": null}
     return pd.DataFrame({"claim_id": claim.id, **columns})
 
@@ -281,7 +281,14 @@ def _dissimilarity(context: Context, claim: Claim) -> Evaluated:
         seed=context.seed,
     )
     given = bool(context.genomes)
-    return _with_facts(context, claim, found, found.test.p_value, found.fit.n, given=given)
+    one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, given=given)
+    low = one.patients.assign(
+        analysis=OWN_EXPRESSION,
+        value_a=one.patients["value_low"],
+        difference=one.patients["value_low"] - claim.sesoi,
+        variance=one.patients["variance_low"],
+    )
+    return replace(one, patients=pd.concat([one.patients, low], ignore_index=True))
 
 
 def _rarity(context: Context, claim: Claim) -> Evaluated:

@@ -13,6 +13,7 @@ import pandas as pd
 from dtcflow.contracts import DtcflowError, InputError, Problem
 from dtcflow.io.config import load_config, read_yaml
 from dtcflow.io.copy_number import read_copy_number
+from dtcflow.io.design_checks import warn_of_design
 from dtcflow.io.header_checks import check_copies, check_names
 from dtcflow.io.readers import cell_columns, inspect_matrix
 from dtcflow.io.sheet import LINES, loose_samples, read_samples
@@ -86,6 +87,23 @@ def _check_plan_signatures(plan: Plan, config: Mapping[str, Any], where: str, ba
     except DtcflowError as error:
         return _problems(error)
     return []
+
+
+def _warn_of_plan(config: Mapping[str, Any], base_dir: Path) -> list[str]:
+    """A gate that calls other cells putative than the annotation does."""
+    from dtcflow.evidence.plan import load_plan
+
+    try:
+        plan = load_plan(base_dir / config["claims"])
+    except (DtcflowError, OSError):
+        return []  # told elsewhere
+    own = config["annotation"]["epithelial_z"]
+    return [
+        f"claim {claim.id} counts marrow cells from an epithelial score of {claim.epithelial_z:g} as putative, while "
+        f"annotation.epithelial_z is {own:g}: a gate should be asked of the cells that are searched"
+        for claim in plan.claims
+        if claim.test == "identity_share" and claim.evaluated and claim.epithelial_z != own
+    ]
 
 
 def _there(config: Mapping[str, Any], base_dir: Path) -> list[bool]:
@@ -297,6 +315,7 @@ def examine_study(
             return Findings(problems, [])
         samples = readable
     found, warnings = _check_inputs(samples, settings, sheet, base_dir)
+    warnings += warn_of_design(samples) + _warn_of_plan(settings, base_dir)
     problems += found + _check_reference(settings, samples, where, base_dir)
     if read:
         problems += _check_values(samples, settings, sheet, base_dir, {problem.row for problem in problems})

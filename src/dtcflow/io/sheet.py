@@ -26,6 +26,9 @@ MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 LINES = "lines"
 """``attrs`` key of :func:`read_samples`: the line of the file each sample is in."""
 
+GIVEN = "given"
+"""``attrs`` key of :func:`read_samples`: known columns in which the sheet itself says something of some sample."""
+
 MISSPELT = 0.85
 """Likeness (``difflib``, letters and digits only) from which an unknown column is a known one with a typing mistake."""
 
@@ -338,7 +341,8 @@ def read_samples(path: str | Path, *, base_dir: str | Path | None = None) -> pd.
     -------
     One row per sample in the order of the sheet, index ``sample_id``, columns of ``samples.schema.yaml`` in its order
     (optional ones filled with their defaults; empty text is ``""``, an empty number NaN; numbers are float64), then
-    the sheet's own further columns as text. ``attrs["lines"]`` maps each sample to its line in the file.
+    the sheet's own further columns as text. ``attrs["lines"]`` maps each sample to its line in the file, and
+    ``attrs["given"]`` names the columns that are not their defaults throughout.
 
     Raises
     ------
@@ -381,7 +385,13 @@ def read_samples(path: str | Path, *, base_dir: str | Path | None = None) -> pd.
         raise InputError(f"{where}: {count} in the sample sheet", problems)
     frame = _frame([row for _, row in rows], header, schema, where)
     frame.attrs[LINES] = {row["sample_id"]: number for number, row in rows}
+    frame.attrs[GIVEN] = _given([row for _, row in rows], schema)
     return frame
+
+
+def _given(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """Known columns that some row says something in."""
+    return tuple(name for name in schema["properties"] if any(row.get(name) not in (None, "") for row in rows))
 
 
 def loose_samples(path: str | Path) -> pd.DataFrame | None:
@@ -415,6 +425,7 @@ def loose_samples(path: str | Path) -> pd.DataFrame | None:
         rows.append(kept)
     frame = _frame(rows, header, schema, str(path))
     frame.attrs[LINES] = lines
+    frame.attrs[GIVEN] = _given(rows, schema)
     return frame
 
 

@@ -30,8 +30,15 @@ VARIANTS: Final[dict[str, str]] = {
     "exceeds": "more than in",
     "reported": "for information",
     "negative_control": "negative control",
+    "own_expression": "without the patient's own expression",
 }
 """Words for the analyses of ``patients.tsv`` that may stand beside the primary one."""
+ESTIMATES: Final = {
+    "adjusted": "adjusted",
+    "confirmatory": "confirmatory_signature",
+    "own_expression": "meta_analysis_low",
+}
+"""Where ``verdict.json`` keeps the estimate of an analysis."""
 PURGES: Final = (
     ("_NOPROLIF_NOEMT", "without proliferation and EMT genes"),
     ("_NOPROLIF", "without proliferation genes"),
@@ -330,7 +337,7 @@ def _estimated(
     analysis: str, signature: str, detail: Mapping[Any, Any], controls: pd.DataFrame | None, claim_id: str
 ) -> Mapping[Any, Any]:
     """Estimate of an analysis, from wherever the evidence keeps it; empty when it keeps none."""
-    key = {"adjusted": "adjusted", "confirmatory": "confirmatory_signature"}.get(analysis)
+    key = ESTIMATES.get(analysis)
     found = detail.get(key) if key else None
     if analysis == "purged" and isinstance(detail.get("purged"), Mapping):
         found = detail["purged"].get(signature)

@@ -242,6 +242,15 @@ def test_what_a_study_can_run_with_is_a_warning(study, write_h5ad, counts, tmp_p
     assert "only 8 genes: a targeted panel" in text
 
 
+def test_a_gate_for_other_cells_than_those_searched_is_a_warning(study, tmp_path):
+    assert study() == []
+    assert not any("C0" in text for text in examine_study("config/config.yaml", base_dir=tmp_path).warnings)
+    study(annotation={"epithelial_z": 4.0})
+    (text,) = (text for text in examine_study("config/config.yaml", base_dir=tmp_path).warnings if "C0" in text)
+    assert "claim C0 counts marrow cells from an epithelial score of 3 as putative" in text
+    assert "annotation.epithelial_z is 4" in text
+
+
 def test_a_plan_with_wrong_signatures_is_told(study, tmp_path):
     """Unknown names, and a claim about the marker genes that choose its cells: before anything runs."""
     assert study() == []

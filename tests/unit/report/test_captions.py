@@ -14,7 +14,7 @@ CAPTIONS = sorted((WORKFLOW / "report").glob("*.rst"))
 CONFIG = {
     "study": {"title": "A <title>", "notice": "SIMULATED"},
     "qc": {"n_mads": 3.25},
-    "copy_number": {"fdr": 0.017, "min_abs_log_ratio": 0.234},
+    "copy_number": {"min_abs_log_ratio": 0.234},
     "report": {"max_points": 4321},
 }
 
@@ -42,7 +42,7 @@ def test_captions_are_valid(path: Path, config: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("workflow", "SIMULATED"), ("qc_waterfall", "3.25"), ("arms", "0.017"), ("arms", "0.234"), ("umap", "4321")],
+    [("workflow", "SIMULATED"), ("qc_waterfall", "3.25"), ("arms", "0.234"), ("umap", "4321")],
 )
 def test_captions_quote_the_configuration(name: str, value: str) -> None:
     assert value in rendered(WORKFLOW / "report" / f"{name}.rst", CONFIG)
