@@ -6,13 +6,15 @@ NOT_SUPPORTED by the part of the rule that these modules compute (no gate, no mu
 the two-sided test rejects, and the mean estimate. Random sets are 60 instead of 500, splits 2 instead of 8.
 
 Run with ``python benchmarks/claims_calibration.py [--repeats N] [--only P1] [--kind null]``.
-Cohorts in ``--runs`` are not drawn again; effects run with a quarter of the cohorts.
+Cohorts in ``--runs`` are not drawn again, unless their setting has changed (after a change of the code, remove the
+file); effects run with a quarter of the cohorts.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -52,7 +54,7 @@ COLUMNS = (
     "sd",
     "se_rate",
 )
-RUN_COLUMNS = ("claim", "kind", "scenario", "seed", "supported", "not_supported", "rejected", "estimate")
+RUN_COLUMNS = ("claim", "kind", "scenario", "setting", "seed", "supported", "not_supported", "rejected", "estimate")
 ROUND = 25
 
 
@@ -249,11 +251,13 @@ class Genomes:
     """SD of an arm's error that the tumour cells of all patients share."""
     own_error: float = 0.05
     """SD of an arm's error that the tumour cells of one patient share."""
+    gains: bool = False
+    """Whether all events are gains: there is one level beside the unaltered one."""
 
 
 KEEP = {0.5: 0.775, 0.25: 0.592, 0.1: 0.393}
 """Probability to keep an event at which R is so much: the same estimate in 40 patients with 40 cells each, almost
-without noise (information 10^6) and without errors of arms; :func:`true_likeness`."""
+without noise (information 10^6) and without errors of arms (:func:`true_likeness`, six cohorts: .493, .251, .097)."""
 N_ARMS = 39
 
 
@@ -273,7 +277,7 @@ def genomes(setting: Genomes, seed: int) -> dict[str, ArmCells]:
 
     def profile(altered: Iterable[int]) -> np.ndarray:
         out = np.zeros(N_ARMS)
-        out[list(altered)] = direction[list(altered)] * 0.35
+        out[list(altered)] = (1.0 if setting.gains else direction[list(altered)]) * 0.35
         return out
 
     for p in range(setting.n_patients):
@@ -401,6 +405,10 @@ def study() -> dict[str, dict[tuple[str, str], tuple[Callable[..., Outcome], Set
             ("null", "R = .5"): (one_dissimilarity, Genomes(KEEP[0.5])),
             ("null", "R = .5, 3 cells"): (one_dissimilarity, Genomes(KEEP[0.5], 3)),
             ("null", "R = .5, errors of .1"): (one_dissimilarity, Genomes(KEEP[0.5], own_error=0.1)),
+            ("null", "R = .5, errors of .1, gains only"): (
+                one_dissimilarity,
+                Genomes(KEEP[0.5], own_error=0.1, gains=True),
+            ),
             ("null", "R = .5, no errors"): (one_dissimilarity, Genomes(KEEP[0.5], own_error=0.0)),
             ("effect", "R = .25"): (one_dissimilarity, Genomes(KEEP[0.25])),
             ("effect", "R = .25, errors of .1"): (one_dissimilarity, Genomes(KEEP[0.25], own_error=0.1)),
@@ -425,26 +433,36 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
 
 
+def _hash(setting: Setting) -> str:
+    return hashlib.sha256(repr(setting).encode()).hexdigest()[:12]
+
+
 def run(repeats: int, only: str, wanted: str, path: Path) -> pd.DataFrame:
     """Every scenario in rounds of :data:`ROUND` cohorts; cohorts that ``path`` holds already are not drawn again."""
     done = _read(path) if path.exists() else pd.DataFrame(columns=list(RUN_COLUMNS))
-    known = set(zip(done["claim"], done["kind"], done["scenario"], done["seed"], strict=True))
+    known = set(zip(done["claim"], done["kind"], done["scenario"], done["setting"], done["seed"], strict=True))
     if not path.exists():
         done.to_csv(path, sep="\t", index=False)
+    current = set()
     for start in range(0, repeats, ROUND):
         for claim, scenarios in study().items():
             for (kind, name), (function, setting) in scenarios.items():
                 end = repeats // 4 if kind == "effect" else repeats
+                state = _hash(setting)
+                current.add((claim, kind, name, state))
                 if (only and claim != only) or (wanted and kind != wanted):
                     continue
                 rows = []
                 for seed in range(start, min(start + ROUND, end)):
-                    if (claim, kind, name, seed) not in known:
-                        rows.append((claim, kind, name, seed, *(float(value) for value in function(setting, seed))))
+                    if (claim, kind, name, state, seed) not in known:
+                        found = (float(value) for value in function(setting, seed))
+                        rows.append((claim, kind, name, state, seed, *found))
                 new = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
                 new.to_csv(path, sep="\t", index=False, header=False, mode="a", float_format="%.6g")
         print(f"{time.strftime('%H:%M:%S')} {start + ROUND} cohorts", flush=True)
-    return _read(path)
+    runs = _read(path)
+    keys = zip(runs["claim"], runs["kind"], runs["scenario"], runs["setting"], strict=True)
+    return runs[[key in current for key in keys]]
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:

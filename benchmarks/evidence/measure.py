@@ -65,12 +65,12 @@ class Bench:
 
     @cached_property
     def key(self) -> str:
-        """Hash of what decides: the plan without its titles and its statement. Cohorts of one key belong together."""
+        """Hash of the plan without titles and statement, and of the settings: cohorts of one key go together."""
         values = json.loads(json.dumps(self.plan.values))
         del values["hypothesis"]["statement"]
         for claim in values["claims"]:
             del claim["title"]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([values, SETTINGS], sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def synonyms(self) -> Synonyms:

@@ -101,7 +101,9 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
         depth = pd.concat([depth, kept(work / "depth_real.tsv", real_shift, fresh=fresh)], ignore_index=True)
     same = kept(work / "invariance.tsv", invariance, fresh=fresh)
     n_shipped = 1 if options.small else 20
-    shipped = kept(work / f"shipped{kind}.tsv", lambda: as_shipped(bench, cohorts=n_shipped), fresh=fresh)
+    shipped = kept(
+        work / f"shipped{kind}_{bench.key[:8]}.tsv", lambda: as_shipped(bench, cohorts=n_shipped), fresh=fresh
+    )
     claims = claims_summary(found, bench.plan, true)
     tests = rejection_rates(found, bench.plan.rules.alpha)
     known = {one.name: true_value(one, true) for one in GRID if one.name in SIZES}

@@ -1,7 +1,7 @@
 """The reasons of a call: every number that led to a cell's class, one field per kind of evidence.
 
 Fields are separated by ``;`` and come in a fixed order: the class; why copy number could not be assessed; lineage
-(``lineage:``, ``epithelial_z=``); burden (``burden_p=``, ``burden_q=``); clone (``clone_p=,llr=,fraction=``); the
+(``lineage:``, ``epithelial_z=``); burden (``burden_p=``); clone (``clone_p=,llr=,fraction=``); the
 deciding ``q=``; ``arms=`` the cell's own altered arms; ``passed:`` and ``missed:`` the thresholds; remarks.
 """
 
@@ -49,7 +49,7 @@ def write_reasons(
     coated
         Cells taken for ambient-coated ones.
     thresholds
-        ``fdr``, ``fraction`` (of the clone's profile), ``arms``.
+        ``fdr``, ``own_p``, ``fraction`` (of the clone's profile), ``arms``.
     """
     columns = {name: cells[name].to_numpy() for name in _READ}
     return [

@@ -2,9 +2,11 @@
 
 Three kinds of evidence stay apart until here: lineage (epithelial markers), copy-number burden (is this genome unlike
 that of held-out normal cells?) and clone likelihood (is it like the profile learned from *other* cells of this
-patient?). A malignant call needs two of the three, one of them copy number; with ``tumour_lineage: any`` the clone
-decides alone, and then its genome must be one: on two chromosomes or more, and constant along its arms. No cell is
-called malignant on markers alone, and none is called normal because nothing could be measured.
+patient?). A malignant call needs two of the three, one of them copy number; a cell of a lineage that does not speak
+against it (no reference type, or a resident one that is no blood cell) needs half of the profile instead of markers.
+With ``tumour_lineage: any`` the clone decides alone, and then its genome must be one: on two chromosomes or more, and
+constant along its arms. No cell is called malignant on markers alone, and none is called normal because nothing could
+be measured.
 """
 
 from __future__ import annotations

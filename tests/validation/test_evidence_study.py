@@ -205,7 +205,8 @@ def test_the_study_of_size_computes_what_the_claim_computes(tmp_path):
     [
         (0, 17, {"most": 0.05}, "open"),
         (0, 100, {"most": 0.05}, "yes"),
-        (1, 100, {"most": 0.05}, "open"),
+        (1, 100, {"most": 0.05}, "yes"),
+        (2, 100, {"most": 0.05}, "open"),
         (20, 100, {"most": 0.05}, "no"),
         (100, 100, {"least": 0.95}, "yes"),
         (91, 100, {"least": 0.95}, "open"),
@@ -218,4 +219,4 @@ def test_a_share_meets_its_limit_only_when_its_interval_does(hits, n, limits, me
     assert line["met"] == met
     assert line["n"] == n
     if (hits, n) == (0, 17):
-        assert line["high95"] == pytest.approx(1 - 0.025 ** (1 / 17))
+        assert line["high95"] == pytest.approx(1 - 0.05 ** (1 / 17))

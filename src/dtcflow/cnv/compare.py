@@ -1,7 +1,7 @@
 """Copy number from expression against a tumour's known copy number from DNA.
 
 Per sample and clone, on chromosome arms and on 1 Mb bins (a bin has the level of the piece that
-:mod:`dtcflow.cnv.seg` fits there). Both sides are relative to the tumour's level: the known profile to its commonest
+:mod:`dtcflow.cnv.seg` fits there). Both sides are relative to the tumour's level: the known profile to its median
 number of copies, the measured one to the regions that the known profile calls neutral.
 Gains and losses of the known profile are log2 ratios from 0.2 up and from -0.25 down (the limits by which CNVkit calls
 a tumour of unknown purity; Talevich et al. 2016, PLoS Comput Biol 12:e1004873).
@@ -20,10 +20,10 @@ import pandas as pd
 from scipy import stats
 
 from dtcflow.cnv.arms import AUTOSOMES
+from dtcflow.cnv.clone_arms import clone_arm_table
 from dtcflow.cnv.given import GivenProfile, RegionProfile, read_given
 from dtcflow.cnv.null import Floats
-from dtcflow.cnv.packed import unpack
-from dtcflow.cnv.profile import arm_table
+from dtcflow.cnv.packed import unpack_segments
 from dtcflow.cnv.seg import clone_groups, clone_track, fitted_segments
 from dtcflow.contracts import TABLES, InputError, Problem, read_stage, read_table
 from dtcflow.genes import load_arms, load_positions
@@ -184,13 +184,13 @@ def compare_patient(
         No rows when the patient has no clone or copy number was not assessable.
     """
     calls = calls.set_index("cell_id", drop=False).loc[list(packed.obs_names)].reset_index(drop=True)
-    statistics, inflation, tau = unpack(packed)
-    arms = _arm_profile(given, statistics.full.arms, build)
+    statistics, inflation, tau, _ = unpack_segments(packed)
     bins = megabase_bins(build)
     by_bin = given.over_regions(bins).copy_ratio
     rows: list[dict[str, Any]] = []
     for sample, clone, members in clone_groups(calls) if len(statistics.full.arms) else []:
-        table = arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=effect)
+        table = clone_arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=effect)
+        arms = _arm_profile(given, tuple(table.index), build)
         states = table["state"].to_numpy(dtype=object)
         state = np.where(states == "gain", 1, np.where(states == "loss", -1, 0)).astype(np.int64)
         measured: dict[str, tuple[Floats, Floats, npt.NDArray[np.int64] | None]] = {

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dtcflow.cnv.clone_arms import clone_arm_table
 from dtcflow.cnv.null import Floats
-from dtcflow.cnv.packed import unpack, unpack_segments
-from dtcflow.cnv.profile import MIN_RELATIVE_CHANGE, arm_table
+from dtcflow.cnv.packed import unpack_segments
+from dtcflow.cnv.profile import MIN_RELATIVE_CHANGE
 from dtcflow.contracts import TABLES
 
 Bools = npt.NDArray[np.bool_]
@@ -135,12 +136,12 @@ def patient_segments(packed: ad.AnnData, calls: pd.DataFrame, *, effect: float, 
         relative to the clone's median. Arms that are not assessable are left out.
     """
     calls = calls.set_index("cell_id", drop=False).loc[list(packed.obs_names)].reset_index(drop=True)
-    statistics, inflation, tau = unpack(packed)
+    statistics, inflation, tau, _ = unpack_segments(packed)
     tables = []
     for sample, clone, members in clone_groups(calls) if len(statistics.full.arms) else []:
         if clone == "all":
             continue
-        table = arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=effect)
+        table = clone_arm_table(statistics[members], inflation=inflation, tau=tau, min_abs_log_ratio=effect)
         table = table[(table["state"] != "not_assessable") & np.isfinite(table["log_ratio"])]
         pieces = fitted_segments(clone_track(packed, members))
         pieces = pieces[pieces["arm"].isin(list(table.index))]

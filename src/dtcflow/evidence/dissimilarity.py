@@ -15,11 +15,14 @@ its match it is given Gaussian noise of variance ``inflation * (1/I_low - 1/I_hi
 averaged. Both kinds then have the distribution of the smaller information of a pair, and are attenuated alike.
 
 Errors shared with the patient's normal cells of the same sample are taken out by subtracting those cells' mean
-profile. What remains are errors that all tumour cells of *one* patient share, her tumour's own expression: they are in
-S and in the ceiling, not in the floor, and pull R towards 1. That is against a finding of dissimilarity, but in favour
-of refuting it. So a second value, R low, has the floor raised by what such errors add, and by what events of one kind
-differ among each other: the variance of arms around three levels (lost, unaltered, gained) in the pooled profiles of
-the patient's clones. R is judged for support, R low for refutation.
+profile, where every sample has enough of them. What remains are errors that all tumour cells of *one* patient share,
+her tumour's own expression: they are in S and in the ceiling, not in the floor, and pull R towards 1. That is against
+a finding of dissimilarity, but in favour of refuting it. So a second value, R low, has the floor raised by what such
+errors add: the variance of arms around their levels (lost, unaltered, gained) in the pooled profiles of the patient's
+clones (:mod:`dtcflow.evidence.shared_errors`). What events of one level differ among each other, and what the patients
+have in common, counts as error, too. R is judged for support, R low for refutation. Two kinds of error stay: of the
+primary sample alone, in the ceiling only, which make R small; and of the marrow sample alone, in S only, which make it
+large.
 
 Cells are called by their likeness to a learned tumour profile, so that disseminated cells unlike any may be missing:
 this too pulls R towards 1, and nothing here can see it.
@@ -27,7 +30,6 @@ this too pulls R towards 1, and nothing here can see it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -42,6 +44,7 @@ from dtcflow.evidence.contrasts import Floats, stream
 from dtcflow.evidence.inference import MetaAnalysis, SignFlip, sign_flip
 from dtcflow.evidence.paired import BLANK, NO_TEST, PATIENT_COLUMNS
 from dtcflow.evidence.plan import GROUPS
+from dtcflow.evidence.shared_errors import shared_variance
 from dtcflow.evidence.within import leave_one_out, meta
 
 NAN: Final = float("nan")
@@ -57,8 +60,6 @@ REPEATS: Final = 20
 MAX_CELLS: Final = 100
 MIN_RANGE: Final = 0.05
 """Smallest distance of ceiling and floor that R is divided by."""
-LEVELS: Final = (0.05, 0.5, 0.95)
-"""Quantiles of the arms that the search for the three levels starts from."""
 RANGE_ERRORS: Final = 2.0
 """That distance must also exceed this many of its standard errors."""
 DISSIMILARITY_COLUMNS: Final = (
@@ -195,7 +196,14 @@ def _log_ratio(u: Floats, info: Floats) -> Floats:
     return np.asarray(ratio - np.median(ratio, axis=1, keepdims=True), dtype=float)
 
 
+def _sorted(one: ArmCells) -> ArmCells:
+    """Cells in the order of their ids: sums of floating-point numbers depend on the order of cells."""
+    order = np.argsort(one.cells["cell_id"].astype(str).to_numpy(dtype=object), kind="stable")
+    return ArmCells(one.cells.iloc[order].reset_index(drop=True), one.statistics[order], one.inflation)
+
+
 def _profiles(one: ArmCells, arms: list[str], max_cells: int, *, patient: str, seed: int) -> _Profiles:
+    one = _sorted(one)
     place = {arm: j for j, arm in enumerate(one.statistics.arms)}
     columns = [place[arm] for arm in arms]
     u, info = one.statistics.u[:, columns], one.statistics.info[:, columns]
@@ -203,10 +211,12 @@ def _profiles(one: ArmCells, arms: list[str], max_cells: int, *, patient: str, s
     ratio, noise = _log_ratio(u, info), inflation / np.maximum(info, 1e-9)
     sample = one.cells["sample_id"].astype(str).to_numpy(dtype=object)
     normal = (one.cells["group"] == NORMAL).to_numpy()
-    for name in sorted(set(sample.tolist())):
-        base = normal & (sample == name)
-        if base.sum() >= MIN_NORMAL:
-            pooled = u[base].sum(axis=0) / np.maximum(info[base].sum(axis=0), 1e-9)
+    counted = one.cells["group"].isin([DTC, PRIMARY]).to_numpy()
+    base = {name: normal & (sample == name) for name in sorted(set(sample[counted].tolist()))}
+    # in all samples or in none: what is taken out of one kind of cells only would make R of the other
+    if base and min(int(rows.sum()) for rows in base.values()) >= MIN_NORMAL:
+        for name, rows in base.items():
+            pooled = u[rows].sum(axis=0) / np.maximum(info[rows].sum(axis=0), 1e-9)
             ratio[sample == name] -= pooled - np.median(pooled)
     ids = one.cells["cell_id"].astype(str).to_numpy(dtype=object)
     dtc, primary = (_own_group(one, group, max_cells, patient=patient, seed=seed) for group in (DTC, PRIMARY))
@@ -249,31 +259,6 @@ def _unit(profiles: Floats, weight: Floats) -> Floats:
     scaled = _centred(profiles, weight)
     length = np.sqrt((scaled**2).sum(axis=1, keepdims=True))
     return np.asarray(np.divide(scaled, length, out=np.zeros_like(scaled), where=length > 1e-12), dtype=float)
-
-
-def _own_variance(own: _Profiles) -> float:
-    """Variance over arms of errors that the primary tumour cells of a patient share.
-
-    Variance around the means of a normal mixture of three components with one variance, fitted to the arms of the
-    pooled profiles of all clones with two cells or more; less their sampling variance. Too small where errors are more
-    than a third of the size of an event: levels then no longer stand apart.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    levels, sampling = [], []
-    for clone in sorted(set(own.clone.tolist())):
-        information = 1.0 / own.primary_noise[own.clone == clone]
-        pooled = (own.primary[own.clone == clone] * information).sum(axis=0) / information.sum(axis=0)
-        levels.append(pooled - np.median(pooled))
-        sampling.append(1.0 / information.sum(axis=0))
-    arms = np.concatenate(levels)[:, None]
-    start = np.quantile(arms, LEVELS)[:, None]
-    mixture = GaussianMixture(len(LEVELS), covariance_type="tied", means_init=start, tol=1e-5, max_iter=500)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the variance is what it is after 500 steps
-        found = mixture.set_params(random_state=0).fit(arms)
-    return max(float(found.covariances_[0, 0]) - float(np.mean(sampling)), 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -330,11 +315,11 @@ def _jackknife_ratio(similar: _Mean, floor: _Mean, ceiling: _Mean) -> tuple[floa
 
 
 def _low(ratio: float, variance: float, similar: _Mean, raised: _Mean, ceiling: _Mean) -> tuple[float, float]:
-    """R above the raised floor and its variance; at most R, and at most 0 where nothing is left to compare with."""
+    """R above the raised floor and its variance; between R and 0, which it is where nothing is left to compare with."""
     if not ceiling.value - raised.value > MIN_RANGE:
         return min(ratio, 0.0), variance
     low, variance_low, _ = _jackknife_ratio(similar, raised, ceiling)
-    return (low, variance_low) if low < ratio else (ratio, variance)
+    return (max(low, min(ratio, 0.0)), variance_low) if low < ratio else (ratio, variance)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -483,7 +468,7 @@ def _measure(
         if not span > max(MIN_RANGE, RANGE_ERRORS * error):
             frame.loc[name, "reason"] = "pairs of one clone are not reliably more alike than pairs of strangers"
             continue
-        own = _own_variance(one) / whole[name]
+        own = shared_variance(one.primary, one.primary_noise, one.clone) / whole[name]
         low, variance_low = _low(ratio, variance, similar, floor.raised(own), ceiling)
         frame.loc[name, ["value_a", "variance", "own_expression"]] = [ratio, variance, own]
         frame.loc[name, ["value_low", "variance_low"]] = [low, variance_low]

@@ -106,8 +106,8 @@ def judge_dissimilarity(
     """Apply the plan to C3.
 
     SUPPORTED: the adjusted p (R against ``sesoi``) is below alpha and the upper 95 % limit of R is below ``sesoi``.
-    NOT_SUPPORTED: the lower 90 % limit of R low, which grants the patient's own expression all it can have added, is
-    above it. Every rule holds either way; ``given`` says whether copy number by cell was given at all.
+    NOT_SUPPORTED: the lower 90 % limit of R low (without the errors that a patient's tumour cells share) is above it.
+    Every rule holds either way; ``given`` says whether copy number by cell was given.
     """
     fit, low, sesoi = found.fit, found.fit_low, claim.sesoi
     held = bool(case.p_adjusted < rules.alpha and fit.ci_high < sesoi)

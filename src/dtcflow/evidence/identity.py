@@ -31,7 +31,7 @@ class Identity:
     fit
         The meta-analysis behind it, on the log-odds scale.
     p_value
-        Sign-flip p that the log-odds are symmetric about zero (a share of one half).
+        Sign-flip p that the log-odds are symmetric about those of the share to exceed (``sesoi``).
     n_called
         Patients with at least ``claim.called_cells`` called cells.
     n_malignant

@@ -23,8 +23,10 @@ def paired_power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> fl
     alpha
         Two-sided level.
 
-    Notes ----- The sign-flip test that decides is exact; with five patients or fewer it cannot reach .05 at all,
-    which the minimum of six patients covers.
+    Notes
+    -----
+    The sign-flip test that decides is exact; with five patients or fewer it cannot reach .05 at all, which the minimum
+    of six patients covers.
     """
     if n < 2 or sd <= 0 or not (math.isfinite(effect) and math.isfinite(sd)):
         return float("nan")

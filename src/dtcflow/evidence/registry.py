@@ -284,6 +284,7 @@ def _dissimilarity(context: Context, claim: Claim) -> Evaluated:
     one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, given=given)
     low = one.patients.assign(
         analysis=OWN_EXPRESSION,
+        floor=one.patients["floor"] + one.patients["own_expression"],
         value_a=one.patients["value_low"],
         difference=one.patients["value_low"] - claim.sesoi,
         variance=one.patients["variance_low"],

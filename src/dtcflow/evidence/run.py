@@ -275,4 +275,7 @@ def _patients(found: Mapping[str, Evaluated]) -> pd.DataFrame:
     frames = [one.patients.assign(claim_id=name) for name, one in found.items()]
     frame = _stack(frames, TABLES["patients"])
     first = list(TABLES["patients"])
+    for name in ("n_called_a", "n_called_b"):  # whole numbers with gaps: as floats they would lose digits
+        if name in frame:
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("Int64")
     return frame[[*first, *(name for name in frame.columns if name not in first)]]

@@ -341,7 +341,7 @@ def judge_specificity(
         p_value=found.p_value,
         p_adjusted=p_adjusted,
         p_gene_set=contrast.p_gene_set,
-        sesoi=shown.minimum or claim.sesoi / 2,
+        sesoi=claim.sesoi / 2,
         mde80=minimum_detectable_effect(sd, fit.n, alpha=rules.alpha),
         patients_needed=patients_needed(claim.sesoi / 2, sd, alpha=rules.alpha, minimum=rules.confirmatory_patients),
         sensitivity_agreement=NAN,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from dtcflow.io.sheet import GIVEN
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{len(names)} {'sample' if len(names) == 1 else 'samples'} ({shown})"
 
 
 def warn_of_design(samples: pd.DataFrame) -> list[str]:
@@ -20,18 +27,22 @@ def warn_of_design(samples: pd.DataFrame) -> list[str]:
     Sentences: no word of which samples were processed together, although compartments are compared; and marrow of
     which nothing says whether it was enriched.
     """
-    given = set(samples.attrs.get(GIVEN, ()))
-    marrow = samples[samples["compartment"] == "marrow"]
+    given = samples.attrs.get(GIVEN, {})
     found = []
-    if samples["compartment"].nunique() > 1 and not given & {"batch", "study"}:
+    silent = [
+        name for name in samples.index.astype(str) if name not in {*given.get("batch", ()), *given.get("study", ())}
+    ]
+    if silent and samples["compartment"].nunique() > 1:
         found.append(
-            "the sample sheet has neither batch nor study: all samples count as prepared and sequenced together, so "
-            "that no claim can be told CONFOUNDED. Say in the column batch which samples were"
+            f"no batch and no study of {_some(silent)}: they count as prepared and sequenced together, and a claim can "
+            "be told CONFOUNDED only by what the sheet says. Name in the column batch what was processed together"
         )
-    if len(marrow) and "enrichment" not in given and marrow["nucleated_cells_screened"].isna().any():
+    marrow = samples[(samples["compartment"] == "marrow") & samples["nucleated_cells_screened"].isna()]
+    silent = [name for name in marrow.index.astype(str) if name not in given.get("enrichment", ())]
+    if silent:
         found.append(
-            "the sample sheet does not say whether marrow was enriched: it counts as unenriched, and the rate of "
-            "tumour cells (C1) is taken among the cells of the matrix. Say depletion or selection in the column "
+            f"not said whether the marrow was enriched: {_some(silent)} counts as unenriched, and the rate of tumour "
+            "cells (C1) is taken among the cells of the matrix. Say none, depletion or selection in the column "
             "enrichment, or give nucleated_cells_screened"
         )
     return found

@@ -27,7 +27,7 @@ LINES = "lines"
 """``attrs`` key of :func:`read_samples`: the line of the file each sample is in."""
 
 GIVEN = "given"
-"""``attrs`` key of :func:`read_samples`: known columns in which the sheet itself says something of some sample."""
+"""``attrs`` key of :func:`read_samples`: by known column, the samples of which the sheet itself says something."""
 
 MISSPELT = 0.85
 """Likeness (``difflib``, letters and digits only) from which an unknown column is a known one with a typing mistake."""
@@ -342,7 +342,7 @@ def read_samples(path: str | Path, *, base_dir: str | Path | None = None) -> pd.
     One row per sample in the order of the sheet, index ``sample_id``, columns of ``samples.schema.yaml`` in its order
     (optional ones filled with their defaults; empty text is ``""``, an empty number NaN; numbers are float64), then
     the sheet's own further columns as text. ``attrs["lines"]`` maps each sample to its line in the file, and
-    ``attrs["given"]`` names the columns that are not their defaults throughout.
+    ``attrs["given"]`` names the samples whose value in a column is not a default.
 
     Raises
     ------
@@ -389,9 +389,12 @@ def read_samples(path: str | Path, *, base_dir: str | Path | None = None) -> pd.
     return frame
 
 
-def _given(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """Known columns that some row says something in."""
-    return tuple(name for name in schema["properties"] if any(row.get(name) not in (None, "") for row in rows))
+def _given(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By known column, the samples of which the sheet says something."""
+    return {
+        name: [str(row["sample_id"]) for row in rows if row.get(name) not in (None, "")]
+        for name in schema["properties"]
+    }
 
 
 def loose_samples(path: str | Path) -> pd.DataFrame | None:

@@ -105,14 +105,14 @@ def test_the_file_is_as_igv_expects_and_reads_back(compared, tmp_path) -> None: 
 def test_arms_that_cannot_be_assessed_have_no_segment(compared) -> None:  # noqa: F811
     _, _, result, calls, _ = compared
     packed = result.windows.copy()
-    column = list(packed.uns["arm_noise"]["arm"]).index("5q")
-    for key in ("arm_info", "arm_info_half0", "arm_info_half1"):
-        packed.obsm[key][:, column] = 0.0
-    for key in ("arm_u", "arm_u_half0", "arm_u_half1"):
-        packed.obsm[key][:, column] = 0.0
+    there = patient_segments(packed, calls, effect=0.15)
+    columns = (packed.uns["segments"]["arm"] == "5q").to_numpy()
+    for key in ("segment_u_half0", "segment_u_half1", "segment_info_half0", "segment_info_half1"):
+        packed.obsm[key] = np.where(columns, packed.obsm[key] * 1e-4, packed.obsm[key])
     table = patient_segments(packed, calls, effect=0.15)
     q5 = AUTOSOMAL.loc["5q"]
     assert (table["chrom"] == "chr5").sum() >= 2
+    assert ((there["chrom"] == "chr5") & (there["loc.start"] >= q5["start"])).any()
     assert not ((table["chrom"] == "chr5") & (table["loc.start"] >= q5["start"])).any()
 
 

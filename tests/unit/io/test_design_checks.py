@@ -4,7 +4,7 @@ from dtcflow.io.design_checks import warn_of_design
 from dtcflow.io.sheet import read_samples
 
 ROWS = [("A", "P1", "marrow", "a.h5ad"), ("B", "P1", "primary", "b.h5ad")]
-PROCESSED, ENRICHED = "prepared and sequenced together", "whether marrow was enriched"
+PROCESSED, ENRICHED = "prepared and sequenced together", "whether the marrow was enriched"
 
 
 def sheet(path, rows=ROWS, **columns):
@@ -20,15 +20,19 @@ def test_what_the_sheet_does_not_say_is_told_once(tmp_path):
     assert "CONFOUNDED" in processed
     assert ENRICHED in enriched
     assert "C1" in enriched
+    assert "2 samples (A, B)" in processed
+    assert "1 sample (A)" in enriched
 
 
 @pytest.mark.parametrize(
     ("columns", "left"),
     [
         ({"batch": ["x", "x"]}, [ENRICHED]),
-        ({"study": ["x", ""]}, [ENRICHED]),
+        ({"study": ["x", "y"]}, [ENRICHED]),
+        ({"study": ["x", ""]}, [PROCESSED, ENRICHED]),
         ({"batch": ["", ""]}, [PROCESSED, ENRICHED]),
         ({"enrichment": ["none", ""]}, [PROCESSED]),
+        ({"enrichment": ["", "none"]}, [PROCESSED, ENRICHED]),
         ({"nucleated_cells_screened": ["20000", ""]}, [PROCESSED]),
         ({"batch": ["x", "y"], "enrichment": ["selection", "none"]}, []),
     ],
