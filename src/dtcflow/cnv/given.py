@@ -187,9 +187,9 @@ def read_given(
 def relative_to_level(known: KnownCopyNumber, *, build: str = "GRCh38") -> GivenProfile:
     """Turn copies, log2 ratios, natural log ratios of expression or states into copy ratios.
 
-    Absolute copies are divided by the tumour's level, which is the length-weighted median over the autosomes,
-    close to its ploidy (two copies where less than half of them is covered). log2 ratios are centred by their median and taken as they are, as
-    if the DNA were all tumour. A natural log ratio is of expression and gives itself back.
+    Absolute copies are divided by the tumour's level, which is the length-weighted median over the autosomes, close to
+    its ploidy (two copies where less than half of them is covered). log2 ratios are centred by their median and taken
+    as they are, as if the DNA were all tumour. A natural log ratio is of expression and gives itself back.
     """
     frame = known.segments
     autosomal = frame[frame["chromosome"].isin(AUTOSOMES).to_numpy()]
