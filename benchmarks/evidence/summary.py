@@ -215,6 +215,18 @@ def _type1(scenarios: Mapping[str, Rows], plan: Plan) -> list[dict[str, Any]]:
     return lines
 
 
+def hypothesis_supported(row: Mapping[str, Any], plan: Plan) -> bool | None:
+    """Whether the hypothesis is SUPPORTED in a cohort; None where it was not judged and could be.
+
+    It needs every gate and every necessary claim: one that is not SUPPORTED settles it, whether P1 was made or not.
+    """
+    if row["hypothesis"]:
+        return bool(row["hypothesis"]["verdict"] == "SUPPORTED")
+    needed = (*plan.gates, *plan.necessary)
+    lost = any(row["claims"][name]["verdict"] != "SUPPORTED" for name in needed if name in row["claims"])
+    return False if lost else None
+
+
 def _false_verdicts(scenarios: Mapping[str, Rows], plan: Plan) -> list[dict[str, Any]]:
     lines = []
     for name, own in scenarios.items():
@@ -231,7 +243,8 @@ def _false_verdicts(scenarios: Mapping[str, Rows], plan: Plan) -> list[dict[str,
             hits = [row["hypothesis"]["verdict"] == "NOT_SUPPORTED" for row in own if row["hypothesis"]]
             lines.append(share_line(f"hypothesis NOT_SUPPORTED, {name}", hits, most=MOST_FALSE_REFUTED))
         if all(truth(entry, claim) == "absent" for claim in plan.claims if claim.id == "P2"):
-            hits = [row["hypothesis"]["verdict"] == "SUPPORTED" for row in own if row["hypothesis"]]
+            known = (hypothesis_supported(row, plan) for row in own)
+            hits = [one for one in known if one is not None]
             lines.append(share_line(f"hypothesis false SUPPORTED, {name}", hits, most=MOST_FALSE))
     return lines
 

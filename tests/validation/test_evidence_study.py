@@ -20,6 +20,7 @@ from evidence.summary import (
     TYPE1_BAND,
     acceptance,
     claims_summary,
+    hypothesis_supported,
     limit_line,
     markdown,
     rejection_rates,
@@ -220,3 +221,14 @@ def test_a_share_meets_its_limit_only_when_its_interval_does(hits, n, limits, me
     assert line["n"] == n
     if (hits, n) == (0, 17):
         assert line["high95"] == pytest.approx(1 - 0.05 ** (1 / 17))
+
+
+@pytest.mark.parametrize(
+    ("judged", "p2", "found"),
+    [("SUPPORTED", "SUPPORTED", True), ("INCONCLUSIVE", "SUPPORTED", False), (None, "INCONCLUSIVE", False)],
+)
+def test_a_claim_that_fails_settles_the_hypothesis(bench, judged, p2, found):
+    claims = {name: {"verdict": "SUPPORTED"} for name in ("C0", "P3")} | {"P2": {"verdict": p2}}
+    row = {"hypothesis": {"verdict": judged} if judged else None, "claims": claims}
+    assert hypothesis_supported(row, bench.plan) is found
+    assert hypothesis_supported(row | {"hypothesis": None, "claims": {"C0": claims["C0"]}}, bench.plan) is None
