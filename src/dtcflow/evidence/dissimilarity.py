@@ -315,11 +315,16 @@ def _jackknife_ratio(similar: _Mean, floor: _Mean, ceiling: _Mean) -> tuple[floa
 
 
 def _low(ratio: float, variance: float, similar: _Mean, raised: _Mean, ceiling: _Mean) -> tuple[float, float]:
-    """R above the raised floor and its variance; between R and 0, which it is where nothing is left to compare with."""
+    """R above the raised floor and its variance; between R and 0, which it is where nothing is left to compare with.
+
+    Cells as alike as those of one clone stay so above any floor.
+    """
+    if ratio >= 1.0:
+        return ratio, variance
     if not ceiling.value - raised.value > MIN_RANGE:
         return min(ratio, 0.0), variance
     low, variance_low, _ = _jackknife_ratio(similar, raised, ceiling)
-    return (max(low, min(ratio, 0.0)), variance_low) if low < ratio else (ratio, variance)
+    return max(low, min(ratio, 0.0)), variance_low
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -141,6 +141,8 @@ def test_where_nothing_is_left_above_the_raised_floor_cells_may_be_strangers():
     low, high = mean.raised(0.3), mean.raised(0.32)
     assert di._low(0.8, 0.1, mean, low, high) == (0.0, 0.1)
     assert di._low(-0.2, 0.1, mean, low, high) == (-0.2, 0.1)
+    # as alike as cells of one clone, above whatever floor
+    assert di._low(1.2, 0.1, mean, low, high) == (1.2, 0.1)
     # similarity below the raised floor: no less than strangers
     assert di._low(0.8, 0.1, mean, low, mean.raised(0.5))[0] == 0.0
 
