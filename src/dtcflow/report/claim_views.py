@@ -30,7 +30,7 @@ VARIANTS: Final[dict[str, str]] = {
     "exceeds": "more than in",
     "reported": "for information",
     "negative_control": "negative control",
-    "own_expression": "without the patient's own expression",
+    "own_expression": "without shared errors",
 }
 """Words for the analyses of ``patients.tsv`` that may stand beside the primary one."""
 ESTIMATES: Final = {
