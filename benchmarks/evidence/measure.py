@@ -17,6 +17,7 @@ import pandas as pd
 from dtcflow.evidence.contrasts import stream
 from dtcflow.evidence.plan import Plan, load_plan
 from dtcflow.evidence.run import EvidenceResult, cohort_of, evaluate_plan
+from dtcflow.io.config import load_config
 from dtcflow.scores.signatures import GeneSet, Synonyms, load_panel
 from dtcflow.simulate.evidence import EvidenceCohort, simulate_evidence
 from evidence.comparators import compare
@@ -32,13 +33,7 @@ SETTINGS: Final = {
 }
 """Without other scores in the specification curve (fewer rows vote on FRAGILE), without controls that no rule reads,
 and with fewer repeats. What that changes is measured: :func:`evidence.extras.as_shipped`."""
-SHIPPED: Final = {
-    "depth_repeats": 20,
-    "max_cells_per_group": 150,
-    "self_check_repeats": 200,
-    "alternative_scores": True,
-    "blood_controls": True,
-}
+SHIPPED: Final = load_config(PLAN.with_name("config.yaml"))["evidence"] | {"blood_controls": True}
 """Settings of a run."""
 KEPT: Final = ("verdict", "codes", "estimate", "ci_low", "ci_high", "p_value", "p_adjusted", "p_gene_set", "n_patients")
 COMPARED: Final = "P2"

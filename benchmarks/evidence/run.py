@@ -100,7 +100,7 @@ def write_tables(options: argparse.Namespace, bench: Bench, rows: Path) -> None:
     if OVARIAN.is_file() and not options.small:
         depth = pd.concat([depth, kept(work / "depth_real.tsv", real_shift, fresh=fresh)], ignore_index=True)
     same = kept(work / "invariance.tsv", invariance, fresh=fresh)
-    n_shipped = 1 if options.small else 20
+    n_shipped = 1 if options.small else 12
     shipped = kept(
         work / f"shipped{kind}_{bench.key[:8]}.tsv", lambda: as_shipped(bench, cohorts=n_shipped), fresh=fresh
     )

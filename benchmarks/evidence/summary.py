@@ -161,22 +161,18 @@ def limit_line(
     return {"figure": figure, "asked": asked, "measured": value, "se": error, "n": n, "met": met}
 
 
-def share_line(
-    figure: str, hits: Iterable[bool], *, least: float | None = None, most: float | None = None
-) -> dict[str, Any]:
+def share_line(figure: str, hits: Iterable[bool], *, least: float = 0.0, most: float = 1.0) -> dict[str, Any]:
     """A share of cohorts against its limit; ``open``: the limit lies between the exact one-sided 95 % limits.
 
     Not one of seventeen cohorts does not show a rate of at most 5 %: its upper limit is 16 %.
     """
     rate, error, n = share(hits)
-    asked = f">= {least}" if least is not None else f"<= {most}"
-    line = limit_line(figure, asked, rate, error, n)
+    line = limit_line(figure, f">= {least}" if least else f"<= {most}", rate, error, n)
     if not n:
         return line
     low, high = proportion_confint(round(rate * n), n, alpha=0.1, method="beta")
-    inside = low >= least if least is not None else high <= (1.0 if most is None else most)
-    outside = high < least if least is not None else low > (1.0 if most is None else most)
-    return line | {"low95": low, "high95": high, "met": "yes" if inside else "no" if outside else "open"}
+    met = "yes" if least <= low and high <= most else "no" if high < least or low > most else "open"
+    return line | {"low95": low, "high95": high, "met": met}
 
 
 FIGURE_COLUMNS: Final = ("figure", "asked", "measured", "se", "low95", "high95", "n", "met")

@@ -45,25 +45,25 @@ def _check_files(config: Mapping[str, Any], where: str, base_dir: Path) -> list[
     ]
 
 
-def _check_plan(config: Mapping[str, Any], where: str, base_dir: Path) -> list[Problem]:
+def _check_plan(config: Mapping[str, Any], where: str, base_dir: Path) -> tuple[list[Problem], list[str]]:
+    """Problems of the plan, and what it better had not."""
     from dtcflow.evidence.plan import load_plan
 
     path = base_dir / config["claims"]
     if not path.is_file():
-        return [
-            Problem(
-                where,
-                f"{config['claims']!r}, which is not a readable file",
-                "the analysis plan",
-                "correct the path (`dtcflow init` writes a plan)",
-                key="claims",
-            )
-        ]
+        missing = Problem(
+            where,
+            f"{config['claims']!r}, which is not a readable file",
+            "the analysis plan",
+            "correct the path (`dtcflow init` writes a plan)",
+            key="claims",
+        )
+        return [missing], []
     try:
         plan = load_plan(path)
     except DtcflowError as error:
-        return _problems(error)
-    return _check_plan_signatures(plan, config, str(path), base_dir)
+        return _problems(error), []
+    return _check_plan_signatures(plan, config, str(path), base_dir), _warn_of_plan(plan, config)
 
 
 def _check_plan_signatures(plan: Plan, config: Mapping[str, Any], where: str, base_dir: Path) -> list[Problem]:
@@ -89,14 +89,8 @@ def _check_plan_signatures(plan: Plan, config: Mapping[str, Any], where: str, ba
     return []
 
 
-def _warn_of_plan(config: Mapping[str, Any], base_dir: Path) -> list[str]:
+def _warn_of_plan(plan: Plan, config: Mapping[str, Any]) -> list[str]:
     """A gate that calls other cells putative than the annotation does."""
-    from dtcflow.evidence.plan import load_plan
-
-    try:
-        plan = load_plan(base_dir / config["claims"])
-    except (DtcflowError, OSError):
-        return []  # told elsewhere
     own = config["annotation"]["epithelial_z"]
     return [
         f"claim {claim.id} counts marrow cells from an epithelial score of {claim.epithelial_z:g} as putative, while "
@@ -304,7 +298,8 @@ def examine_study(
         if loose is None:
             return Findings(problems, [])
         settings = loose
-    problems += _check_files(settings, where, base_dir) + _check_plan(settings, where, base_dir)
+    of_plan, plan_warnings = _check_plan(settings, where, base_dir)
+    problems += _check_files(settings, where, base_dir) + of_plan
     sheet = base_dir / settings["samples"]
     try:
         samples = read_samples(sheet, base_dir=base_dir)
@@ -315,7 +310,7 @@ def examine_study(
             return Findings(problems, [])
         samples = readable
     found, warnings = _check_inputs(samples, settings, sheet, base_dir)
-    warnings += warn_of_design(samples) + _warn_of_plan(settings, base_dir)
+    warnings += warn_of_design(samples) + plan_warnings
     problems += found + _check_reference(settings, samples, where, base_dir)
     if read:
         problems += _check_values(samples, settings, sheet, base_dir, {problem.row for problem in problems})
