@@ -154,6 +154,15 @@ def test_nothing_is_pickled():
         assert not imported(path) & {"pickle", "joblib", "dill", "cloudpickle"}, name_of(path)
 
 
+def test_what_is_packed_does_not_hold_the_time():
+    """A gzip header holds the second it was made in: outputs would differ, and so would the names of tests."""
+    for path in sorted(p for top in ("src", "workflow", "tests", "benchmarks") for p in (ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"gzip.compress", "gzip.GzipFile"}:
+                reads = any(k.arg == "mode" and ast.unparse(k.value).startswith("'r") for k in node.keywords)
+                assert reads or any(k.arg == "mtime" for k in node.keywords), f"{path.name}: {ast.unparse(node)}"
+
+
 # ----------------------------------------------------------------------------------------------------------- every rule
 
 

@@ -98,7 +98,7 @@ def write_10x_folder(tmp_path: Path, barcodes: list[str]) -> Callable[..., Path]
         (folder / "m.mtx").unlink()
         for name, text in texts.items():
             if packed:
-                (folder / f"{prefix}{name}.gz").write_bytes(gzip.compress(text.encode()))
+                (folder / f"{prefix}{name}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
             else:
                 (folder / f"{prefix}{name}").write_text(text)
         return folder

@@ -173,7 +173,9 @@ def test_a_copied_10x_folder_is_refused(study, tmp_path, write_10x_folder, count
     shutil.copytree(folder, tmp_path / "again")
     (problem,) = study([f"A\tP1\tmarrow\t{folder.name}\t\t\t", "B\tP2\tmarrow\tagain\t\t\t"])
     assert "the same file" in problem.found
-    (tmp_path / "again" / "barcodes.tsv.gz").write_bytes(gzip.compress("".join(f"C{i}\n" for i in range(6)).encode()))
+    (tmp_path / "again" / "barcodes.tsv.gz").write_bytes(
+        gzip.compress("".join(f"C{i}\n" for i in range(6)).encode(), mtime=0)
+    )
     assert study([f"A\tP1\tmarrow\t{folder.name}\t\t\t", "B\tP2\tmarrow\tagain\t\t\t"]) == []
 
 
@@ -198,7 +200,9 @@ def test_mouse_unknown_and_mixed_genes_are_told_before_the_run(study, write_h5ad
         genes=[f"GRCh38_G{i}" for i in range(30)] + [f"mm10___G{i}" for i in range(30)],
     )
     folder = write_10x_folder(counts, name="rats", genes=[f"ENSRNOG{i:011d}" for i in range(8)])
-    (folder / "features.tsv.gz").write_bytes(gzip.compress("".join(f"ENSRNOG{i:011d}\n" for i in range(8)).encode()))
+    (folder / "features.tsv.gz").write_bytes(
+        gzip.compress("".join(f"ENSRNOG{i:011d}\n" for i in range(8)).encode(), mtime=0)
+    )
     problems = study(
         [
             "A\tP1\tmarrow\tmouse.h5ad\t\t\t",

@@ -150,7 +150,7 @@ def test_the_binary_matrix_of_alevin(tmp_path):
     import gzip
 
     write.text(tmp_path / "quants_mat_cols.txt", "ACTB\n")
-    (tmp_path / "quants_mat.gz").write_bytes(gzip.compress(b"\0\1\2\3" * 9))
+    (tmp_path / "quants_mat.gz").write_bytes(gzip.compress(b"\0\1\2\3" * 9, mtime=0))
     refused(tmp_path, "a binary matrix of alevin (EDS)", "--dumpMtx")
     refused(tmp_path / "quants_mat.gz", "a binary matrix of alevin (EDS)")
 

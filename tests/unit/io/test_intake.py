@@ -87,7 +87,7 @@ def test_repeated_names_do_not_hide_a_place(take, write_10x_folder, counts):
     genes = [*GENES[:7], "ACTB"]
     folder = write_10x_folder(counts, genes=genes)
     lines = "".join(f"{gene}\t{gene}\tGene Expression\n" for gene in genes)
-    (folder / "features.tsv.gz").write_bytes(gzip.compress(lines.encode()))
+    (folder / "features.tsv.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     adata, report = take(folder)
     assert adata.var["chromosome"].iloc[0] == "chr7"
     assert adata.var["chromosome"].iloc[7] == ""
@@ -195,7 +195,7 @@ def test_an_ensembl_id_beside_a_mangled_name_says_which_gene_it_is(take, write_1
         f"{ids[symbol]}.2\t{'1-Mar' if symbol.startswith('M') and '-' not in symbol else symbol}\tGene Expression\n"
         for symbol in symbols
     )
-    (folder / "features.tsv.gz").write_bytes(gzip.compress(lines.encode()))
+    (folder / "features.tsv.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     adata, report = take(folder)
     assert list(adata.var_names[6:]) == ["MARCHF1", "MTARC1"]
     assert report["n_mangled_names"] == 0

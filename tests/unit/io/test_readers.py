@@ -86,7 +86,7 @@ def test_tables(tmp_path, counts, barcodes, separator, genes_in_rows, corner, en
     assert list(adata.obs_names) == barcodes
     assert list(adata.var_names) == GENES
     packed = tmp_path / "table.csv.gz"
-    packed.write_bytes(gzip.compress(text.encode()))
+    packed.write_bytes(gzip.compress(text.encode(), mtime=0))
     same(read_matrix(packed), counts)
 
 
@@ -253,7 +253,7 @@ def test_repeated_or_odd_barcodes_are_refused(write_10x_folder, counts):
 
 def test_genes_without_a_name(write_10x_folder, counts):
     folder = write_10x_folder(counts, genes=[*GENES[:7], ""])
-    (folder / "features.tsv.gz").write_bytes(gzip.compress("\n".join([*GENES[:7], " "]).encode() + b"\n"))
+    (folder / "features.tsv.gz").write_bytes(gzip.compress("\n".join([*GENES[:7], " "]).encode() + b"\n", mtime=0))
     refused(folder, "genes without a name", "gene 8")
 
 
@@ -331,7 +331,7 @@ def test_truncated_gzip(write_10x_folder, tmp_path, counts):
         read_matrix(folder)
     table = tmp_path / "t.tsv.gz"
     text = "\t".join(["x", *GENES]) + "\n" + "".join(f"c{i}\t" + "\t".join("1" * 8) + "\n" for i in range(5000))
-    content = gzip.compress(text.encode())
+    content = gzip.compress(text.encode(), mtime=0)
     for share in (0.3, 0.99):
         table.write_bytes(content[: int(len(content) * share)])
         refused(table, "gzip file")
@@ -387,12 +387,12 @@ def test_no_cells_or_genes(write_h5ad):
     [
         ("x.h5ad", b"not a file of this kind\n", "named .h5ad, but it is not such a file"),
         ("x.csv", pickle.dumps({"a": 1}), "never opened"),
-        ("x.rds", gzip.compress(b"X\n\0\0\0\3"), "an R data file"),
+        ("x.rds", gzip.compress(b"X\n\0\0\0\3", mtime=0), "an R data file"),
         ("x.csv", b"<!DOCTYPE html><html></html>", "web page"),
         ("x.txt", b"one\ntwo\n", "no table"),
         ("x.tsv", "a\tb".encode("utf-16"), "UTF-16"),
         ("x.bin", b"\x01\x02\0\0", "the format is not known"),
-        ("x.csv.gz", gzip.compress(b""), "empty"),
+        ("x.csv.gz", gzip.compress(b"", mtime=0), "empty"),
         ("x.tsv", b"x\tACTB\n", "a table without rows"),
         ("x.tsv", b"x\tACTB\tEPCAM\tKRT8\nc1\t1\n", "header and rows do not fit"),
         ("x.tsv", b"x\tACTB\tEPCAM\nc1\t1\t2\nc2\t3\tmany\n", "'many' in line 3 (row 'c2'), column 'EPCAM'"),

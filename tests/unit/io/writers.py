@@ -36,7 +36,7 @@ def anndata_of(values: Any, **slots: Any) -> ad.AnnData:
 
 
 def text(path: Path, content: str, *, packed: bool = False) -> Path:
-    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    path.write_bytes(gzip.compress(content.encode(), mtime=0) if packed else content.encode())
     return path
 
 
