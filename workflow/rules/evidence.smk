@@ -66,6 +66,7 @@ rule compare_pseudobulk:
         mem_mb=memory(3000, factor=20),
         runtime=minutes(30, per_100mb=20),
     params:
+        leave_out=POST_SAMPLES,
         seed=lookup("seed", within=config),
         code=code_fingerprint("dtcflow.evidence.pseudobulk", "dtcflow.cells"),
     script:

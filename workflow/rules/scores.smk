@@ -50,6 +50,7 @@ rule score_pseudobulk:
         mem_mb=memory(3000, factor=20),
         runtime=minutes(20, per_100mb=10),
     params:
+        leave_out=POST_SAMPLES,
         seed=lookup("seed", within=config),
         code=code_fingerprint("dtcflow.evidence.pseudobulk_scores", "dtcflow.cells"),
     script:

@@ -13,6 +13,7 @@ comparison = compare_pseudobulk(
     read_stage(snakemake.input.cohort, "embedding"),
     passed_cells(snakemake.input.qc, {"calls": snakemake.input.calls}),
     [*load_panel(snakemake.input.panel), *(s for path in snakemake.input.gmt for s in load_gmt(path))],
+    leave_out=snakemake.params.leave_out,
     seed=snakemake.params.seed,
 )
 write_table(comparison.genes, snakemake.output.genes)

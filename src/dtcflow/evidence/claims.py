@@ -10,14 +10,15 @@ from typing import Any, Final
 import pandas as pd
 from scipy.special import expit, logit
 
-from dtcflow.contracts import TABLES
+from dtcflow.contracts import CODES, TABLES
+from dtcflow.evidence.controls import allowed
 from dtcflow.evidence.decide import Decision, Rule, candidate, decide, refutes, shows_effect, supports
 from dtcflow.evidence.identity import Identity
 from dtcflow.evidence.inference import MetaAnalysis, adjust
 from dtcflow.evidence.paired import Paired
 from dtcflow.evidence.plan import GROUPS, POPULATIONS, Claim, Plan, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, smallest_p
-from dtcflow.evidence.quality import quality_rules
+from dtcflow.evidence.quality import gene_rules
 from dtcflow.evidence.robustness import fragile
 from dtcflow.scores.calibrated import OK
 
@@ -60,9 +61,10 @@ def claim_row(claim: Claim, decision: Decision, **values: Any) -> dict[str, Any]
 
 
 def not_evaluated(claim: Claim) -> Judged:
-    """Return a claim of the plan that this version does not test."""
+    """Return a claim of the plan that is not tested: the plan says so, or this version has no test for it."""
     decision = Decision("INCONCLUSIVE", ("NOT_EVALUATED",))
-    return Judged(claim, decision, claim_row(claim, decision), {"evaluated": False}, ())
+    rule = Rule("evaluated", 0, 1, False, "NOT_EVALUATED", CODES["NOT_EVALUATED"])
+    return Judged(claim, decision, claim_row(claim, decision), {"evaluated": False}, (rule,))
 
 
 def enough_patients(n: int, rules: Rules, *, sides: tuple[int, int] | None = None) -> Rule:
@@ -228,7 +230,10 @@ def data_rules(found: Paired, rules: Rules) -> list[Rule]:
     ]
     if not found.coverage.empty:
         checks += _coverage_rules(found)
-    return [*checks, *quality_rules(found, rules)]
+    if found.scored is not None and found.layout.patients and not found.scale > 0:
+        words = "no unit to measure in: the scores of the reference cells do not differ, or the signature has none"
+        checks.append(Rule("spread of the reference cells", found.scale, 0, False, "NO_DATA", words))
+    return [*checks, *gene_rules(found.median_genes, rules, plate=found.plate)]
 
 
 def _well_measured(found: Paired, rules: Rules) -> tuple[int, int]:
@@ -294,8 +299,8 @@ def contamination_rules(found: Paired) -> list[Rule]:
             sesoi,
             bool(row["ok"]),
             "CONTAMINATION",
-            f"{row['signature']}: {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must include 0 or "
-            f"lie below {sesoi:g}",
+            f"{row['signature']}: {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]; must "
+            f"{allowed(found.claim.sign, sesoi)}",
         )
         for row in rows
         if math.isfinite(row["estimate"])

@@ -52,9 +52,9 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
     """Share of its transcripts each cell keeps so that both sides of a patient have one median depth.
 
     The deeper side's cells all keep ``lower median / higher median``, the other side's cells keep everything: the
-    spread of depths within the compartment stays as it is. In an unpaired layout people are compared within
-    their study: the medians are those of its two sides, over patients, and all patients of the deeper side keep one
-    share.
+    spread of depths within the compartment stays as it is. In an unpaired layout people are compared within their
+    study: its depth is the lower of its two sides' medians over patients, and every patient deeper than that is brought
+    to it, on either side. Nobody is thinned below it.
 
     Parameters
     ----------
@@ -75,14 +75,16 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
         for name in np.unique(study):
             here = study == name
             middle = [
-                [float(np.median(totals[here & (patient == p)])) for p in np.unique(patient[here & (side == k)])]
+                {
+                    int(p): float(np.median(totals[here & (patient == p)]))
+                    for p in np.unique(patient[here & (side == k)])
+                }
                 for k in (0, 1)
             ]
             if all(middle):
-                medians = [float(np.median(values)) for values in middle]
-                deeper = int(medians[1] > medians[0])
-                if medians[deeper] > 0:
-                    shares[here & (side == deeper)] = medians[1 - deeper] / medians[deeper]
+                depth = min(float(np.median(list(own.values()))) for own in middle)
+                for p, median in (middle[0] | middle[1]).items():
+                    shares[here & (patient == p)] = min(1.0, depth / max(median, 1.0))
         return shares
     for index in range(len(layout.patients)):
         own = [(patient == index) & (side == k) for k in (0, 1)]

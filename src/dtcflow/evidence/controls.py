@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from dtcflow.evidence.contrasts import Differences, Floats, Layout, average, differences, group_values, stream
 from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip_p, sign_patterns
@@ -29,6 +30,7 @@ CONTROL_COLUMNS: Final = (
     "p_value",
     "rate",
     "rate_se",
+    "rate_high",
     "n_repeats",
     "expectation",
     "ok",
@@ -40,7 +42,7 @@ NAN: Final = float("nan")
 def control_row(claim: Claim, control: str, label: str, expectation: str, ok: bool, **values: Any) -> dict[str, Any]:
     """One row of :data:`CONTROL_COLUMNS`; numbers that are not given are NaN."""
     empty = {"signature": "", "n_patients": 0, "n_repeats": 0}
-    numbers = dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value", "rate", "rate_se"), NAN)
+    numbers = dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value", "rate", "rate_se", "rate_high"), NAN)
     return {
         "claim_id": claim.id,
         "control": control,
@@ -53,10 +55,34 @@ def control_row(claim: Claim, control: str, label: str, expectation: str, ok: bo
     }
 
 
+def rejections(hits: int, repeats: int) -> dict[str, float]:
+    """Columns ``rate``, ``rate_se`` and ``rate_high`` of a test that rejected in ``hits`` of ``repeats``.
+
+    ``rate_high`` is the exact (Clopper-Pearson) upper limit at 95 %, one-sided: that nothing was rejected in 200
+    repeats says that the rate is below .015, not that it is zero. The standard error is that of (hits + 1/2) /
+    (repeats + 1), for the same reason.
+    """
+    shrunk = (hits + 0.5) / (repeats + 1)
+    high = float(stats.beta.ppf(0.95, hits + 1, repeats - hits)) if hits < repeats else 1.0
+    return {"rate": hits / repeats, "rate_se": math.sqrt(shrunk * (1 - shrunk) / repeats), "rate_high": high}
+
+
 def contaminated(low: float, high: float, *, sign: int, sesoi: float) -> bool:
-    """Whether a negative control shows the effect: interval beyond 0 on the predicted side and not below the SESOI."""
-    bottom, top = (low, high) if sign > 0 else (-high, -low)
-    return bool(math.isfinite(bottom) and bottom > 0 and top >= sesoi)
+    """Whether a negative control rises, or shows the predicted effect: interval beyond 0 and not within the SESOI.
+
+    Haematopoietic signal in a tumour cell raises its own sets and dilutes the tumour's: of a claim that predicts a
+    decrease, too, a control that rises is what contamination looks like.
+    """
+
+    def shows(bottom: float, top: float) -> bool:
+        return bool(math.isfinite(bottom) and bottom > 0 and top >= sesoi)
+
+    return shows(low, high) or (sign < 0 and shows(-high, -low))
+
+
+def allowed(sign: int, sesoi: float) -> str:
+    """What :func:`contaminated` asks of an interval, in words."""
+    return f"include 0 or lie below {sesoi:g}" if sign > 0 else f"include 0 or lie between {-sesoi:g} and {sesoi:g}"
 
 
 def negative_controls(claim: Claim, scored: Scored, values: Differences) -> list[dict[str, Any]]:
@@ -81,7 +107,7 @@ def negative_control(claim: Claim, name: str, fit: MetaAnalysis) -> dict[str, An
         claim,
         "negative_signature",
         f"negative control {name}",
-        f"interval includes 0 or lies below {claim.sesoi:g}",
+        f"the interval must {allowed(claim.sign, claim.sesoi)}",
         known and not contaminated(fit.ci_low, fit.ci_high, sign=claim.sign, sesoi=claim.sesoi),
         signature=name,
         n_patients=fit.n,
@@ -133,8 +159,10 @@ def split_controls(claim: Claim, rules: Rules, check: SelfCheck, *, seed: int) -
     """Type-I error of the test on splits without an effect, and its detection rate on the same splits with one planted.
 
     The attainable level of an exact test is a multiple of ``2 / 2^n`` (at most .047 with eight patients), so a rate
-    below .05 is expected; more than two standard errors above it is not. The planted effect is twice the smallest
-    effect of interest, added to the scores of the pseudo group: the positive control, whose estimate is known.
+    below .05 is expected; more than two standard errors above it is not. With so few patients that no p reaches alpha
+    there is no rate: that a test which cannot reject did not is no evidence. The planted effect is twice the smallest
+    effect of interest, added to the differences of the splits: a positive control of the test over patients, with the
+    noise of these cells, and not of the score (``make bench-evidence`` plants in counts).
     """
     n, repeats = check.differences.shape
     labels = ("primary cells split in two", "primary cells split, effect planted")
@@ -148,19 +176,22 @@ def split_controls(claim: Claim, rules: Rules, check: SelfCheck, *, seed: int) -
     rows = []
     planted = 2 * claim.sesoi * claim.sign
     for name, label, shift in (("split", labels[0], 0.0), ("planted", labels[1], planted)):
-        rate = float((sign_flip_p(check.differences + shift, seed=seed) <= rules.alpha).mean())
         low, high = np.quantile(means + shift, [0.025, 0.975])
-        error = math.sqrt(max(rate * (1 - rate), 1 / repeats**2) / repeats)
-        if name == "split":
+        found: dict[str, float] = {}
+        if smallest_p(n) > rules.alpha:
+            expectation, ok = f"{shift:g}; with {n} patients the test cannot reject", low <= shift <= high
+        elif name == "split":
+            found = rejections(int((sign_flip_p(check.differences, seed=seed) <= rules.alpha).sum()), repeats)
             tolerance = 2 * math.sqrt(rules.alpha * (1 - rules.alpha) / repeats)
             expectation, ok = (
                 f"0; rejected in at most {rules.alpha:.0%} (+ 2 SE)",
-                rate <= rules.alpha + tolerance and low <= 0 <= high,
+                found["rate"] <= rules.alpha + tolerance and low <= 0 <= high,
             )
         else:
+            found = rejections(int((sign_flip_p(check.differences + shift, seed=seed) <= rules.alpha).sum()), repeats)
             enough = n >= rules.confirmatory_patients
             expectation = f"{shift:g}" + ("; found in at least 80 %" if enough else "")
-            ok = low <= shift <= high and (rate >= 0.8 or not enough)
+            ok = low <= shift <= high and (found["rate"] >= 0.8 or not enough)
         rows.append(
             control_row(
                 claim,
@@ -172,9 +203,8 @@ def split_controls(claim: Claim, rules: Rules, check: SelfCheck, *, seed: int) -
                 estimate=float(means.mean() + shift),
                 ci_low=float(low),
                 ci_high=float(high),
-                rate=rate,
-                rate_se=error,
                 n_repeats=repeats,
+                **found,
             )
         )
     return rows
@@ -294,13 +324,16 @@ def flip_control(claim: Claim, values: Differences, column: int, *, seed: int) -
 
 @dataclass(frozen=True)
 class GeneSetNull:
-    """Estimates of random gene sets, and the share of them a sign-flip test at ``alpha`` would call."""
+    """Estimates of random gene sets, and how many of them the test over patients would call at ``alpha``.
+
+    ``rejected`` is None where the test cannot reject with these patients.
+    """
 
     estimates: Floats
-    rejected: float
+    rejected: int | None
 
 
-NO_NULL: Final = GeneSetNull(np.zeros(0), NAN)
+NO_NULL: Final = GeneSetNull(np.zeros(0), None)
 
 
 def gene_set_null(scored: Scored, claim: Claim, rules: Rules, *, seed: int) -> GeneSetNull:
@@ -315,7 +348,8 @@ def gene_set_null(scored: Scored, claim: Claim, rules: Rules, *, seed: int) -> G
     values = differences(groups, minimum=rules.value_cells)
     estimates = np.array([combine(values, column).estimate for column in range(groups.value.shape[2])])
     p = sign_flip_p(values.difference[values.usable], seed=seed)
-    return GeneSetNull(estimates, float(np.mean(p <= rules.alpha)) if values.usable.any() else NAN)
+    able = smallest_p(int(values.usable.sum())) <= rules.alpha
+    return GeneSetNull(estimates, int((p <= rules.alpha).sum()) if able else None)
 
 
 def random_set_control(claim: Claim, null: GeneSetNull, p_gene_set: float, n_patients: int) -> dict[str, Any]:
@@ -336,9 +370,8 @@ def random_set_control(claim: Claim, null: GeneSetNull, p_gene_set: float, n_pat
         ci_low=float(low),
         ci_high=float(high),
         p_value=p_gene_set,
-        rate=null.rejected,
-        rate_se=math.sqrt(null.rejected * (1 - null.rejected) / known.size),
         n_repeats=known.size,
+        **({} if null.rejected is None else rejections(null.rejected, known.size)),
     )
 
 

@@ -104,7 +104,8 @@ def decide(wanted: str, rules: Sequence[Rule], *, tested: bool = True, effect: b
         if tested and "LOW_N" not in broken_codes:
             soft = [code for code in soft if effect or code not in QUALIFIES] + ["NO_EFFECT_SHOWN"]
         codes += soft
-    return Decision("INCONCLUSIVE", order_codes(codes))
+    # an undecided claim always says why, also where no number could be had and no rule speaks of it
+    return Decision("INCONCLUSIVE", order_codes(codes or ["NO_DATA"]))
 
 
 class Limits(Protocol):

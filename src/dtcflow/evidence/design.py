@@ -109,6 +109,27 @@ def _differs_within(samples: pd.DataFrame, patients: pd.Series) -> bool:
     return False
 
 
+def mixes_protocols(samples: pd.DataFrame) -> bool:
+    """Whether the side a claim is about is measured with another platform than the side that sets its unit.
+
+    Parameters
+    ----------
+    samples
+        One row per sample and side: ``patient_id side`` and, where it is known, ``platform``. Patients may have one
+        side only.
+
+    Notes
+    -----
+    Reads and molecules cannot be brought to one depth: within a patient both sides must have the same platforms, and
+    no platform of side 0 may be missing from side 1.
+    """
+    if PROTOCOL not in samples or samples["side"].nunique() < 2:
+        return False
+    level = samples[PROTOCOL].astype(str)
+    sides = [set(level[samples["side"] == side]) for side in (0, 1)]
+    return bool(sides[0] - sides[1]) or _differs_within(samples, samples["patient_id"].astype(str))
+
+
 def find_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTORS) -> Aliasing:
     """Check whether the compartment is estimable within patients given each factor, and given all of them.
 
@@ -170,6 +191,7 @@ def find_unpaired_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTO
     of [studies, levels], or when the two groups of the studies that have both are spread so differently over the levels
     that more than half of one would have to change places (total variation distance), even if a few patients cross.
     Levels that one patient only has are no shared artefact and form the baseline, as in :func:`find_aliasing`.
+    Platform: aliased, too, when a study that has both groups has more than one.
     """
     if samples.empty or samples["side"].nunique() < 2:
         return Aliasing((), {})
@@ -192,6 +214,9 @@ def find_unpaired_aliasing(samples: pd.DataFrame, factors: Sequence[str] = FACTO
             found.append(name)
     if not found and len(columns) > 1 and _spans(side, blocks, *columns.values()):
         found = [" + ".join(columns)]
+    # protocols are never mixed inside one contrast: the people of a study are brought to one depth
+    if PROTOCOL in kept and PROTOCOL not in found and kept[PROTOCOL].astype(str).groupby(own_study).nunique().max() > 1:
+        found.append(PROTOCOL)
     return Aliasing(tuple(found), {})
 
 

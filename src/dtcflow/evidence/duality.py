@@ -72,7 +72,7 @@ class Duality:
         Genes that were in both signatures and were taken out.
     n_called
         Malignant cells of the group.
-    covariates_used, covariates_missing, coverage, median_genes
+    covariates_used, covariates_missing, coverage, median_genes, median_genes_reference, mixed_protocols
         As in P1.
     """
 
@@ -96,6 +96,8 @@ class Duality:
     covariates_missing: tuple[str, ...] = ()
     coverage: pd.DataFrame = field(default_factory=pd.DataFrame)
     median_genes: float = NAN
+    median_genes_reference: float = NAN
+    mixed_protocols: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,8 @@ def evaluate_duality(cohort: Cohort, how: Within, *, stemness: str, dormancy: st
         covariates_used=prepared.used,
         covariates_missing=prepared.missing,
         median_genes=prepared.median_genes,
+        median_genes_reference=prepared.median_genes_reference,
+        mixed_protocols=prepared.mixed_protocols,
     )
     reasons = [f"{name} cannot be scored" for name in (stemness, dormancy) if not scorable(checked, name)]
     if how.covariates and not prepared.enough_reference:

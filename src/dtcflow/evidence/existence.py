@@ -102,8 +102,10 @@ class Existence:
         Of the plan's covariates.
     coverage
         Table ``signature_coverage``.
-    median_genes
-        Median genes per cell of the group.
+    median_genes, median_genes_reference
+        Median genes per cell of the group, and of the reference cells.
+    mixed_protocols
+        Whether the two come from different platforms.
     scale
         Standard deviation of a half's score between reference cells, in null standard deviations.
     n_genes
@@ -128,6 +130,8 @@ class Existence:
     covariates_missing: tuple[str, ...] = ()
     coverage: pd.DataFrame = field(default_factory=pd.DataFrame)
     median_genes: float = NAN
+    median_genes_reference: float = NAN
+    mixed_protocols: bool = False
     scale: float = NAN
     n_genes: int = 0
 
@@ -323,6 +327,8 @@ def evaluate_existence(
         covariates_used=prepared.used,
         covariates_missing=prepared.missing,
         median_genes=prepared.median_genes,
+        median_genes_reference=prepared.median_genes_reference,
+        mixed_protocols=prepared.mixed_protocols,
     )
     own = cohort.panel[signature]
     wanted = {signature: own}

@@ -19,7 +19,7 @@ from dtcflow.evidence.claims import Judged, claim_row
 from dtcflow.evidence.contrasts import tumour_patients
 from dtcflow.evidence.decide import Rule, candidate, decide
 from dtcflow.evidence.dissimilarity import ArmCells, Dissimilarity, arm_cells
-from dtcflow.evidence.numeric import Case, data_checks, patient_check, precision_check
+from dtcflow.evidence.numeric import Case, data_checks, patient_check, precision_check, protocol_rule
 from dtcflow.evidence.plan import Claim, Rules
 from dtcflow.evidence.power import minimum_detectable_effect, patients_needed, spread
 from dtcflow.evidence.rarity import Rarity
@@ -102,18 +102,21 @@ def judge_dissimilarity(
     case: Case,
     *,
     given: bool,
+    mixed: bool,
 ) -> Judged:
     """Apply the plan to C3.
 
     SUPPORTED: the adjusted p (R against ``sesoi``) is below alpha and the upper 95 % limit of R is below ``sesoi``.
     NOT_SUPPORTED: the lower 90 % limit of R low (without the errors that a patient's tumour cells share) is above it.
-    Every rule holds either way; ``given`` says whether copy number by cell was given.
+    Every rule holds either way; ``given`` says whether copy number by cell was given, ``mixed`` whether the patient's
+    two kinds of tumour cells come from different platforms, whose noise is not alike.
     """
     fit, low, sesoi = found.fit, found.fit_low, claim.sesoi
     held = bool(case.p_adjusted < rules.alpha and fit.ci_high < sesoi)
     wanted = candidate(supports=held, refutes=bool(low.ci90_low > sesoi))
     n = int(found.patients["usable"].sum())
     checks = data_checks(claim, rules, case, n=n, n_called=found.n_called)
+    checks.append(protocol_rule(claim, mixed))
     if not given:
         checks.append(Rule("copy number by cell", 0, 1, False, "NO_DATA", "no copy number by cell was given"))
     if fit.n >= rules.estimate_patients:

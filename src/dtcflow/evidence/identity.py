@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from dtcflow.cells import single_malignant
 from dtcflow.contracts import EPITHELIAL, UNKNOWN
 from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip
 from dtcflow.evidence.layout import at_timepoint, tumour_patients
@@ -35,7 +36,7 @@ class Identity:
     n_called
         Patients with at least ``claim.called_cells`` called cells.
     n_malignant
-        Called cells of the compartment over all patients, putative or not.
+        Called cells of the compartment over all patients, putative or not, alone in their droplet.
     sampled
         Whether the cohort has a sample of the compartment.
     doubts
@@ -90,7 +91,8 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules, *, doubts: S
     Parameters
     ----------
     cells
-        QC-passed cells: ``patient_id compartment malignant_call cell_type epithelial_z n_epithelial_markers``.
+        QC-passed cells: ``patient_id compartment malignant_call cell_type epithelial_z n_epithelial_markers`` and,
+        where known, ``malignant_class``: droplets with a tumour cell and another one take no part.
     claim
         Whose group ``a`` is asked about, with the definition of a putative cell.
     rules
@@ -99,11 +101,14 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules, *, doubts: S
         Pairs of patients that may be one person, in words.
     """
     compartment = GROUPS[claim.a]
-    here = cells.loc[(cells["compartment"] == compartment).to_numpy(dtype=bool) & at_timepoint(cells, claim.timepoint)]
+    # a droplet that a tumour cell shares with another is no proof of a tumour cell: it takes part on neither side
+    shared = (cells["malignant_call"] == "malignant").to_numpy(dtype=bool) & ~single_malignant(cells)
+    there = (cells["compartment"] == compartment).to_numpy(dtype=bool) & at_timepoint(cells, claim.timepoint)
+    sampled = set(cells.loc[there, "patient_id"].astype(str))
+    here = cells.loc[there & ~shared]
     is_putative = putative(here, epithelial_z=claim.epithelial_z, epithelial_markers=claim.epithelial_markers)
     malignant = here["malignant_call"] == "malignant"
     patient = here["patient_id"].astype(str)
-    sampled = set(patient)
     rows = []
     for name in tumour_patients(cells):
         own = patient == name

@@ -71,6 +71,15 @@ def stream(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(str(name).encode()) for name in names)])
 
 
+def capped(cells: pd.DataFrame, limit: int, seed: int, *names: object) -> pd.DataFrame:
+    """At most ``limit`` cells in the order of their ids: a random choice whose stream has these names."""
+    chosen = cells.sort_values("cell_id", kind="stable")
+    if len(chosen) <= limit:
+        return chosen
+    rng = stream(seed, "cap", *names)
+    return chosen.iloc[np.sort(rng.choice(len(chosen), size=limit, replace=False))]
+
+
 def tumour_patients(cells: pd.DataFrame) -> list[str]:
     """Patients of the cohort, sorted; donors who only have normal samples are no patients."""
     kept = cells.loc[~cells["compartment"].isin(NORMAL_COMPARTMENTS), "patient_id"]
@@ -147,10 +156,7 @@ def _rows(
     part: pd.DataFrame, patient: str, side: int, group: str, *, strict_q: float, minimum: int, max_cells: int, seed: int
 ) -> pd.DataFrame:
     """Rows of the layout for the cells of one patient and side."""
-    chosen = part.sort_values("cell_id", kind="stable")
-    if len(chosen) > max_cells:
-        rng = stream(seed, "cap", patient, group)
-        chosen = chosen.iloc[np.sort(rng.choice(len(chosen), size=max_cells, replace=False))]
+    chosen = capped(part, max_cells, seed, patient, group)
     sample = chosen["sample_id"].astype(str)
     sizes = sample.map(sample.value_counts())
     # a q-value depends on a cell's company, the strict call on its own evidence wherever that is known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pandas as pd
 from scipy import stats
@@ -12,6 +13,7 @@ from scipy import stats
 from dtcflow.evidence.claims import NAN, attainable_rule, enough_patients, gate_rules, identity_rule, present
 from dtcflow.evidence.decide import Limits, Rule, overturned
 from dtcflow.evidence.plan import POPULATIONS, Claim, Rules
+from dtcflow.evidence.quality import gene_rules
 from dtcflow.scores.calibrated import OK
 
 
@@ -58,11 +60,37 @@ def data_checks(claim: Claim, rules: Rules, case: Case, *, n: int, n_called: int
     ]
 
 
-def quality_checks(
-    coverage: pd.DataFrame, names: Sequence[str], median_genes: float, rules: Rules, *, plate: bool
-) -> list[Rule]:
-    """Rules on the coverage of tested signatures and on genes per cell."""
-    checks = []
+def protocol_rule(claim: Claim, mixed: bool) -> Rule:
+    """The cells a claim is about and those that set its unit are measured with one protocol."""
+    a, b = (POPULATIONS[name].place for name in (claim.a, claim.b))
+    words = f"the cells in {a} come from another platform than those in {b}, which set the unit"
+    return Rule(
+        "one platform per patient",
+        int(mixed),
+        0,
+        not mixed,
+        "CONFOUNDED",
+        words if mixed else f"the cells in {a} and in {b} come from the same platforms",
+    )
+
+
+class CellScores(Protocol):
+    """What a result made of scores within a group says about its data."""
+
+    @property
+    def coverage(self) -> pd.DataFrame: ...  # noqa: D102
+    @property
+    def median_genes(self) -> float: ...  # noqa: D102
+    @property
+    def median_genes_reference(self) -> float: ...  # noqa: D102
+    @property
+    def mixed_protocols(self) -> bool: ...  # noqa: D102
+
+
+def quality_checks(claim: Claim, found: CellScores, names: Sequence[str], rules: Rules, *, plate: bool) -> list[Rule]:
+    """Rules on protocol, on the coverage of the tested signatures ``names`` and on genes per cell."""
+    coverage = found.coverage
+    checks = [protocol_rule(claim, found.mixed_protocols)]
     table = {str(line["signature"]): line for line in coverage.to_dict("records")}
     for name in names:
         line = table.get(name)
@@ -75,11 +103,11 @@ def quality_checks(
         checks.append(
             Rule(f"coverage of {name}", there / max(asked, 1), NAN, line["status"] == OK, "LOW_COVERAGE", sentence)
         )
-    if math.isfinite(median_genes):
-        limit = rules.genes_per_cell_plate if plate else rules.genes_per_cell_droplet
-        words = f"median of {median_genes:.0f} genes per cell; at least {limit} are needed"
-        checks.append(Rule("genes per cell", median_genes, limit, median_genes >= limit, "LOW_QUALITY", words))
-    return checks
+    medians = {claim.a: found.median_genes, claim.b: found.median_genes_reference}
+    return [
+        *checks,
+        *gene_rules({name: one for name, one in medians.items() if math.isfinite(one)}, rules, plate=plate),
+    ]
 
 
 def precision_check(found: Limits, *, allowed: float, sign: int, beyond: float) -> Rule:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 MIN_PAIRS: Final = 3
 MIN_CELLS: Final = 3
-THINNING_DRAWS, THINNING_SEED = 20, 0
+THINNING_DRAWS = 20
 MIN_COUNTS: Final = 5
 MIN_SET: Final = 10
 MIN_SIZE_FACTOR_GENES: Final = 50
@@ -77,7 +77,9 @@ class Comparison:
     pathways: pd.DataFrame
 
 
-def pseudobulk(adata: ad.AnnData, cells: pd.DataFrame, *, a: str = "DTC", b: str = "PT") -> Pseudobulk:
+def pseudobulk(
+    adata: ad.AnnData, cells: pd.DataFrame, *, a: str = "DTC", b: str = "PT", leave_out: Collection[str] = ()
+) -> Pseudobulk:
     """Sum the counts of malignant cells per patient and compartment.
 
     Parameters
@@ -85,9 +87,11 @@ def pseudobulk(adata: ad.AnnData, cells: pd.DataFrame, *, a: str = "DTC", b: str
     adata
         Stage ``embedding``.
     cells
-        One row per cell of ``adata`` at least: ``cell_id patient_id compartment malignant_call``.
+        One row per cell of ``adata`` at least: ``cell_id patient_id sample_id compartment malignant_call``.
     a, b
         Groups, keys of :data:`dtcflow.evidence.plan.GROUPS`.
+    leave_out
+        Samples that take no part: those of another time point than that of the claims.
 
     Notes
     -----
@@ -99,6 +103,8 @@ def pseudobulk(adata: ad.AnnData, cells: pd.DataFrame, *, a: str = "DTC", b: str
         measured = adata.var["in_all_samples"].to_numpy(dtype=bool)
     matrix = sp.csr_matrix(adata.layers[COUNTS])
     malignant = single_malignant(table)
+    if leave_out:
+        malignant &= ~table["sample_id"].astype(str).isin(leave_out).to_numpy(dtype=bool)
     patient, compartment = table["patient_id"].astype(str).to_numpy(), table["compartment"].astype(str).to_numpy()
     sums, names, sizes = [], [], []
     for name in tumour_patients(table):
@@ -201,11 +207,11 @@ def compare_genes(bulk: Pseudobulk) -> pd.DataFrame:
 
 
 def thinned_draws(
-    bulk: Pseudobulk, kept: NDArray[np.bool_], *, draws: int = THINNING_DRAWS
+    bulk: Pseudobulk, kept: NDArray[np.bool_], *, seed: int, draws: int = THINNING_DRAWS
 ) -> Iterator[NDArray[np.float64]]:
     """Seeded draws of the counts (pseudobulks x kept genes), the deeper of a patient at the total of the other."""
     counts = bulk.counts[:, kept].astype(float)
-    rng = np.random.default_rng(THINNING_SEED)
+    rng = np.random.default_rng(seed)
     totals = counts.sum(axis=1)
     smaller = np.repeat(np.minimum(totals[0::2], totals[1::2]), 2)
     keep = np.divide(smaller, totals, out=np.zeros_like(totals), where=totals > 0)[:, None]
@@ -218,7 +224,9 @@ def log2_cpm(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log2((counts + 0.5) / (counts.sum(axis=1, keepdims=True) + 1.0) * 1e6), dtype=np.float64)
 
 
-def set_differences(bulk: Pseudobulk, sets: dict[str, tuple[str, ...]]) -> tuple[list[str], NDArray[np.float64]]:
+def set_differences(
+    bulk: Pseudobulk, sets: dict[str, tuple[str, ...]], *, seed: int = 0
+) -> tuple[list[str], NDArray[np.float64]]:
     """Within-patient difference of each set: mean log2 fold change of its genes minus that of all tested genes.
 
     The deeper pseudobulk of a patient is thinned to the total of the other (mean of 20 seeded draws), because a
@@ -231,7 +239,7 @@ def set_differences(bulk: Pseudobulk, sets: dict[str, tuple[str, ...]]) -> tuple
     """
     kept = tested_genes(bulk)
     change = np.zeros((len(bulk.patients), int(kept.sum())))
-    for thinned in thinned_draws(bulk, kept):
+    for thinned in thinned_draws(bulk, kept, seed=seed):
         log_cpm = log2_cpm(thinned)
         change += (log_cpm[0::2] - log_cpm[1::2]) / THINNING_DRAWS
     change -= change.mean(axis=1, keepdims=True)
@@ -283,7 +291,7 @@ def rank_pathways(
     if n < MIN_PAIRS or status != OK:
         return _nothing(PATHWAY_COLUMNS, status if status != OK else f"needs {MIN_PAIRS} paired patients, found {n}", n)
     sets = directed_sets(panel)
-    names, d = set_differences(bulk, sets)
+    names, d = set_differences(bulk, sets, seed=seed)
     if not names:
         return _nothing(PATHWAY_COLUMNS, f"no gene set with {MIN_SET} tested genes", n)
     p = sign_flip_p(d, seed=seed)
@@ -346,9 +354,19 @@ def _prerank(genes: pd.DataFrame, sets: dict[str, list[str]], *, seed: int, perm
 
 
 def compare_pseudobulk(
-    adata: ad.AnnData, cells: pd.DataFrame, panel: Iterable[GeneSet], *, a: str = "DTC", b: str = "PT", seed: int = 0
+    adata: ad.AnnData,
+    cells: pd.DataFrame,
+    panel: Iterable[GeneSet],
+    *,
+    a: str = "DTC",
+    b: str = "PT",
+    leave_out: Collection[str] = (),
+    seed: int = 0,
 ) -> Comparison:
-    """Compare group a with group b: genes by :func:`compare_genes`, pathways by :func:`rank_pathways`."""
-    bulk = pseudobulk(adata, cells, a=a, b=b)
+    """Compare group a with group b: genes by :func:`compare_genes`, pathways by :func:`rank_pathways`.
+
+    Parameters are those of :func:`pseudobulk`; ``seed`` starts the random streams.
+    """
+    bulk = pseudobulk(adata, cells, a=a, b=b, leave_out=leave_out)
     genes = compare_genes(bulk)
     return Comparison(genes, rank_pathways(bulk, genes, list(panel), seed=seed))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -194,7 +194,7 @@ def score_pseudobulks(
     order = np.argsort(genes.to_numpy(dtype=str), kind="stable")
     names = genes[order]
     samples = [f"p{i:04d}_{side}" for i in range(n) for side in ("a", "b")]
-    draws = [log2_cpm(thinned)[:, order] for thinned in thinned_draws(bulk, kept, draws=SCORE_DRAWS)]
+    draws = [log2_cpm(thinned)[:, order] for thinned in thinned_draws(bulk, kept, seed=seed, draws=SCORE_DRAWS)]
     blocks = []
     for method in (SSGSEA, GSVA):
         if not sets:
@@ -228,7 +228,18 @@ def _stemness(
 
 
 def score_cohort_pseudobulks(
-    adata: ad.AnnData, cells: pd.DataFrame, panel: Iterable[GeneSet], *, a: str = "DTC", b: str = "PT", seed: int = 0
+    adata: ad.AnnData,
+    cells: pd.DataFrame,
+    panel: Iterable[GeneSet],
+    *,
+    a: str = "DTC",
+    b: str = "PT",
+    leave_out: Collection[str] = (),
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Sum the malignant cells of each patient and compartment and score them: :func:`score_pseudobulks`."""
-    return score_pseudobulks(pseudobulk(adata, cells, a=a, b=b), list(panel), seed=seed)
+    """Sum the malignant cells of each patient and compartment and score them.
+
+    Parameters are those of :func:`dtcflow.evidence.pseudobulk.pseudobulk`, the result that of
+    :func:`score_pseudobulks`.
+    """
+    return score_pseudobulks(pseudobulk(adata, cells, a=a, b=b, leave_out=leave_out), list(panel), seed=seed)

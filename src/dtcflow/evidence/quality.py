@@ -1,11 +1,11 @@
-"""Rules on the depth of the cells that enter a contrast."""
+"""Rules on the depth of the cells that enter a claim."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from dtcflow.evidence.decide import Rule
-from dtcflow.evidence.paired import Paired
 from dtcflow.evidence.plan import POPULATIONS, Rules
 
 PLATE_RATIO: Final = 1.2
@@ -13,9 +13,19 @@ PLATE_RATIO: Final = 1.2
 genes of the two sides that is no matter; beyond it a difference would be one of depth."""
 
 
-def quality_rules(found: Paired, rules: Rules) -> list[Rule]:
-    """Enough genes per cell on either side, and, of full-length data, about as many on both."""
-    limit = rules.genes_per_cell_plate if found.plate else rules.genes_per_cell_droplet
+def gene_rules(medians: Mapping[str, float], rules: Rules, *, plate: bool) -> list[Rule]:
+    """Enough genes per cell in every group, and, of full-length data, about as many in both.
+
+    Parameters
+    ----------
+    medians
+        Median genes per cell, by group.
+    rules
+        Thresholds.
+    plate
+        Whether cells of full-length data are among them.
+    """
+    limit = rules.genes_per_cell_plate if plate else rules.genes_per_cell_droplet
     checks = [
         Rule(
             f"genes per cell, {group}",
@@ -25,11 +35,11 @@ def quality_rules(found: Paired, rules: Rules) -> list[Rule]:
             "LOW_QUALITY",
             f"median of {median:.0f} genes per cell in {POPULATIONS[group].place}; at least {limit} are needed",
         )
-        for group, median in found.median_genes.items()
+        for group, median in medians.items()
     ]
-    medians = list(found.median_genes.values())
-    if found.plate and len(medians) == 2 and min(medians) > 0:
-        ratio = max(medians) / min(medians)
+    both = list(medians.values())
+    if plate and len(both) == 2 and min(both) > 0:
+        ratio = max(both) / min(both)
         words = f"full-length reads: the sides differ {ratio:.1f}-fold in genes per cell; {PLATE_RATIO:g} is allowed"
         checks.append(
             Rule("genes per cell of both sides", ratio, PLATE_RATIO, ratio <= PLATE_RATIO, "LOW_QUALITY", words)

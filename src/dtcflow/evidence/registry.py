@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import pandas as pd
 
+from dtcflow.cells import single_malignant
 from dtcflow.evidence.claims import Judged, adjust_families, judge_identity, judge_paired
 from dtcflow.evidence.composite import evaluate_composite, joint_p, judge_composite
 from dtcflow.evidence.contrasts import Floats, tumour_patients
+from dtcflow.evidence.design import mixes_protocols
 from dtcflow.evidence.dissimilarity import OWN_EXPRESSION, evaluate_dissimilarity
 from dtcflow.evidence.duality import Duality, evaluate_duality
 from dtcflow.evidence.existence import Existence, evaluate_existence
@@ -22,7 +24,7 @@ from dtcflow.evidence.identity import identity_share
 from dtcflow.evidence.layout import at_timepoint
 from dtcflow.evidence.numeric import Case
 from dtcflow.evidence.paired import Cohort, Paired, doubts_among, evaluate_paired
-from dtcflow.evidence.plan import POPULATIONS, Claim, Plan, Rules
+from dtcflow.evidence.plan import GROUPS, POPULATIONS, Claim, Plan, Rules
 from dtcflow.evidence.plan_checks import claim_panel
 from dtcflow.evidence.power import smallest_p
 from dtcflow.evidence.rarity import evaluate_rarity
@@ -171,7 +173,7 @@ def _absent(context: Context, claim: Claim) -> tuple[str, ...]:
     """Compartments of the claim's groups that the cohort has no sample of, at the claim's time point."""
     cells = context.cohort.cells
     there = cells.loc[at_timepoint(cells, claim.timepoint), "compartment"]
-    names = (claim.a, claim.b) if claim.test in ("existence", "duality") else (claim.a,)
+    names = (claim.a, claim.b) if claim.test in ("existence", "duality", "dissimilarity") else (claim.a,)
     groups = [POPULATIONS[name] for name in names]
     return tuple(group.place for group in groups if not there.isin(group.compartments).any())
 
@@ -224,6 +226,14 @@ def _plate(cohort: Cohort, claim: Claim) -> bool:
     places = [place for name in (claim.a, claim.b) for place in POPULATIONS[name].compartments]
     own = (cells["malignant_call"] == "malignant") & cells["compartment"].isin(places)
     return bool((cells.loc[own, "platform"].astype(str) == "plate").any())
+
+
+def _mixed_protocols(cells: pd.DataFrame, claim: Claim) -> bool:
+    """Whether the tumour cells of the claim's two groups come from different platforms (:func:`mixes_protocols`)."""
+    place = cells["compartment"].astype(str)
+    side = place.map({GROUPS[claim.b]: 1, GROUPS[claim.a]: 0})
+    kept = single_malignant(cells) & side.notna().to_numpy(dtype=bool)
+    return mixes_protocols(cells.assign(side=side)[kept])
 
 
 def _within(context: Context, claim: Claim, *, cells: int) -> Within:
@@ -280,8 +290,8 @@ def _dissimilarity(context: Context, claim: Claim) -> Evaluated:
         repeats=int(context.settings["depth_repeats"]),
         seed=context.seed,
     )
-    given = bool(context.genomes)
-    one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, given=given)
+    facts = {"given": bool(context.genomes), "mixed": _mixed_protocols(cells, claim)}
+    one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, **facts)
     low = one.patients.assign(
         analysis=OWN_EXPRESSION,
         floor=one.patients["floor"] + one.patients["own_expression"],

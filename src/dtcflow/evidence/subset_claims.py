@@ -55,7 +55,7 @@ def judge_existence(
     held = supports(fit, p_adjusted=case.p_adjusted, sign=1, sesoi=claim.sesoi, alpha=rules.alpha)
     wanted = candidate(supports=held and tail.ci_low > 0, refutes=refutes(fit, sign=1, sesoi=claim.sesoi))
     checks = data_checks(claim, rules, case, n=int(found.patients["usable"].sum()), n_called=found.n_called)
-    checks += quality_checks(found.coverage, [claim.primary_signature], found.median_genes, rules, plate=plate)
+    checks += quality_checks(claim, found, [claim.primary_signature], rules, plate=plate)
     if fit.n >= rules.estimate_patients:
         checks += _existence_checks(claim, found, rules, wanted)
     effect = shows_effect(fit, sign=1, sesoi=claim.sesoi)
@@ -159,7 +159,7 @@ def _existence_checks(claim: Claim, found: Existence, rules: Rules, wanted: str)
             "support",
         )
     )
-    if claim.covariates:
+    if claim.covariates or found.covariates_missing:  # the marrow axis is asked for by the test itself
         checks.append(covariate_check(found.covariates_missing))
     if claim.negative_controls:
         kept = found.adjusted.estimate
@@ -197,12 +197,12 @@ def judge_duality(
     n = int(found.patients["usable"].sum())
     checks = data_checks(claim, rules, case, n=n, n_called=found.n_called)
     names = [claim.primary_signature, claim.dormancy_signature]
-    checks += quality_checks(found.coverage, names, found.median_genes, rules, plate=plate)
+    checks += quality_checks(claim, found, names, rules, plate=plate)
     if found.fit.n >= rules.estimate_patients:
         checks.append(precision_check(found, allowed=claim.sesoi, sign=sign, beyond=claim.sesoi * sign))
         checks.append(patient_check(wanted, found.leave_one_out, sign=sign, sesoi=claim.sesoi))
         checks.append(null_check(found.p_gene_set, found.null.size, rules))
-        if claim.covariates:
+        if claim.covariates or found.covariates_missing:
             checks.append(covariate_check(found.covariates_missing))
     effect = shows_effect(found, sign=sign, sesoi=claim.sesoi)
     decision = decide(wanted, checks, tested=found.fit.n >= rules.estimate_patients, effect=effect)

@@ -376,5 +376,8 @@ def _gene_set_null(scored: Scored, claim: Claim, rules: Rules, layout: Layout, s
     means = patient_means(groups, layout, minimum=rules.value_cells)
     people = [means.people(column) for column in range(means.value.shape[1])]
     estimates = np.array([welch(one).estimate for one in people])
-    p = np.array([exchange_labels(one, seed=seed).p_value for one in people])
-    return control.GeneSetNull(estimates, float(np.mean(p <= rules.alpha)))
+    tests = [exchange_labels(one, seed=seed) for one in people]
+    # an assignment and its mirror image differ by as much: with groups of one size each p is shared by two
+    mirrored = all(2 * k == own.size for own, k in _blocks(people[0])) if people else True
+    able = any((2 if mirrored else 1) / test.n_patterns <= rules.alpha for test in tests if test.n_patterns)
+    return control.GeneSetNull(estimates, sum(test.p_value <= rules.alpha for test in tests) if able else None)

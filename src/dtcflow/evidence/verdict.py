@@ -75,8 +75,10 @@ def _not_evaluated(plan: Plan, judged: Mapping[str, Judged]) -> list[str]:
 
 def sentence(plan: Plan, judged: Mapping[str, Judged], decision: Decision) -> str:
     """Return the verdict in one sentence."""
-    n = max((int(judged[name].row["n_patients"]) for name in plan.necessary), default=0)
-    patients = f"{n} patient" + ("" if n == 1 else "s")
+    counts = sorted({int(judged[name].row["n_patients"]) for name in plan.necessary}) or [0]
+    patients = f"{counts[0]} patient" + ("" if counts[-1] == 1 else "s")
+    if len(counts) > 1:
+        patients = f"{counts[0]} to {counts[-1]} patients"
     if decision.verdict == "SUPPORTED":
         return (
             f"Across {patients} the expression of disseminated tumour cells is consistent with a progenitor state: "

@@ -17,19 +17,17 @@ from numpy.typing import NDArray
 
 from dtcflow.cells import single_malignant
 from dtcflow.evidence.adjust import MIN_KNOWN
-from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, ThinnedDraws, stream, tumour_patients
+from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, ThinnedDraws, tumour_patients
+from dtcflow.evidence.design import mixes_protocols
 from dtcflow.evidence.inference import MetaAnalysis, random_effects
-from dtcflow.evidence.paired import PATIENT_COLUMNS, Cohort
+from dtcflow.evidence.layout import capped
+from dtcflow.evidence.marrow import MARROW_AXIS, MIN_REFERENCE, marrow_axis
+from dtcflow.evidence.paired import PATIENT_COLUMNS, Cohort, samples_of
 from dtcflow.evidence.plan import CELL_COVARIATES, GROUPS, CoverageGates
 from dtcflow.evidence.scoring import balanced_statistics
 from dtcflow.scores.calibrated import OK, apply_sets, draw_matched_sets, log_normalise
 from dtcflow.scores.signatures import GeneSet, Synonyms
 
-MIN_REFERENCE: Final = 30
-"""Reference cells of the whole cohort below which no slope and no unit is taken from them."""
-MARROW_AXIS: Final = "marrow_axis"
-MARROW_CELLS: Final = 30
-"""Normal marrow cells of one patient that the marrow's profile is taken from."""
 SAMPLE_CELLS: Final = 3
 """Samples of a patient with fewer cells are taken together, as in the paired contrasts."""
 
@@ -79,7 +77,7 @@ class Prepared:
     layout
         All cells; ``overview`` has one row per patient of the cohort.
     lognorm
-        Cells x genes, log1p counts per 10,000, the reference thinned to the group's depth.
+        Cells x genes, log1p counts per 10,000, both sides of a patient at the lower of their two depths.
     statistics
         Gene statistics random sets are matched on.
     covariates
@@ -90,7 +88,11 @@ class Prepared:
         Cells x (log transcripts, and where normal marrow cells are known the marrow axis): slopes on these are the
         patient's own.
     median_genes
-        Median over patients of the median number of genes per cell of the group.
+        Median over patients of the median number of genes per cell of the group, at its original depth.
+    median_genes_reference
+        The same of the reference cells; NaN without any.
+    mixed_protocols
+        Whether group and reference cells come from different platforms (:func:`design.mixes_protocols`).
     """
 
     layout: Layout
@@ -101,6 +103,8 @@ class Prepared:
     missing: tuple[str, ...]
     nuisance: Floats
     median_genes: float
+    median_genes_reference: float = float("nan")
+    mixed_protocols: bool = False
 
     @property
     def own(self) -> NDArray[np.bool_]:
@@ -117,14 +121,6 @@ class Prepared:
         usable = self.layout.overview.loc[self.layout.overview["usable"].astype(bool), "patient_id"]
         own, patient = self.own, self.layout.table["patient_id"].to_numpy()
         return {str(name): np.flatnonzero(own & (patient == name)) for name in usable}
-
-
-def _capped(cells: pd.DataFrame, limit: int, seed: int, *names: object) -> pd.DataFrame:
-    chosen = cells.sort_values("cell_id", kind="stable")
-    if len(chosen) <= limit:
-        return chosen
-    rng = stream(seed, "cap", *names)
-    return chosen.iloc[np.sort(rng.choice(len(chosen), size=limit, replace=False))]
 
 
 def choose(
@@ -149,7 +145,7 @@ def choose(
             counts.append(len(found))
             if found.empty:
                 continue
-            chosen = _capped(found, max_reference if side else max_cells, seed, name, one)
+            chosen = capped(found, max_reference if side else max_cells, seed, name, one)
             sample = chosen["sample_id"].astype(str)
             sizes = sample.map(sample.value_counts())
             parts.append(
@@ -183,22 +179,35 @@ def choose(
     )
 
 
-def _reference_share(totals: Floats, layout: Layout) -> Floats:
-    """Share of transcripts reference cells keep so that their median is the one of their patient's group cells.
+def depth_shares(totals: Floats, layout: Layout) -> Floats:
+    """Share of its transcripts each cell keeps so that both sides of a patient have the lower of their two medians.
 
-    Only the reference is thinned: nothing is taken from the few cells the claim is about. Where a patient has no cell
-    of the group, the cohort's median stands in.
+    The unit of the claim is the spread of scores between reference cells, and scores spread more in deeper cells: were
+    only the reference thinned, DTCs deeper than the primary would look more coherent than they are. Where a patient
+    lacks one side, the cohort's median of that side stands in; without a reference cell anywhere nothing is thinned.
+
+    Parameters
+    ----------
+    totals
+        Transcripts per cell of ``layout.table``.
+    layout
+        The cells.
+
+    Returns
+    -------
+    numpy.ndarray
+        One share in (0, 1] per cell.
     """
     share = np.ones(totals.size)
-    patient, own = layout.patient, layout.side == 0
-    if not own.any():
+    patient, side = layout.patient, layout.side
+    if np.unique(side).size < 2:
         return share
-    overall = float(np.median(totals[own]))
+    overall = [float(np.median(totals[side == k])) for k in (0, 1)]
     for p in range(len(layout.patients)):
-        mine, theirs = (patient == p) & own, (patient == p) & ~own
-        if theirs.any():
-            target = float(np.median(totals[mine])) if mine.any() else overall
-            share[theirs] = min(1.0, target / max(float(np.median(totals[theirs])), 1.0))
+        own = [(patient == p) & (side == k) for k in (0, 1)]
+        medians = [float(np.median(totals[mask])) if mask.any() else overall[k] for k, mask in enumerate(own)]
+        for mask, median in zip(own, medians, strict=True):
+            share[mask] = min(1.0, min(medians) / max(median, 1.0))
     return share
 
 
@@ -233,7 +242,7 @@ def prepare(cohort: Cohort, how: Within, *, exclude: Sequence[str]) -> Prepared 
     detected = np.diff(counts.indptr).astype(np.float64)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     axis = marrow_axis(cohort, counts, layout, group=how.group, exclude=exclude, seed=seed)
-    counts = ThinnedDraws(counts, _reference_share(totals, layout), layout, seed=seed).whole(0)
+    counts = ThinnedDraws(counts, depth_shares(totals, layout), layout, seed=seed).whole(0)
     lognorm = log_normalise(counts)
     side = layout.side
     # without reference cells the group's own statistics are all there is to match random sets on
@@ -252,7 +261,7 @@ def prepare(cohort: Cohort, how: Within, *, exclude: Sequence[str]) -> Prepared 
     else:
         nuisance.append(axis)
         used = (*used, MARROW_AXIS)
-    medians = [np.median(detected[own & (patient == p)]) for p in np.unique(patient[own])]
+    medians = [[np.median(detected[mask & (patient == p)]) for p in np.unique(patient[mask])] for mask in (own, ~own)]
     return Prepared(
         layout=layout,
         lognorm=lognorm,
@@ -261,59 +270,10 @@ def prepare(cohort: Cohort, how: Within, *, exclude: Sequence[str]) -> Prepared 
         used=used,
         missing=missing,
         nuisance=np.column_stack(nuisance),
-        median_genes=float(np.median(medians)),
+        median_genes=float(np.median(medians[0])),
+        median_genes_reference=float(np.median(medians[1])) if medians[1] else float("nan"),
+        mixed_protocols=mixes_protocols(samples_of(cohort.cells, layout)),
     )
-
-
-def marrow_axis(
-    cohort: Cohort, counts: sp.csr_matrix, layout: Layout, *, group: str, exclude: Sequence[str], seed: int
-) -> Floats | None:
-    """How much of a cell's transcripts look like the normal cells of its tissue rather than like primary tumour cells.
-
-    Ambient RNA, a neighbour in the droplet or a wrong call add the profile of normal marrow to a tumour cell. Whatever
-    the marrow expresses less (or more) than the tumour then falls (or rises) together, in any two halves of a
-    signature. The axis is the linear discriminant ``sum_g share_g (m_g - t_g) / v_g`` with m and t the mean shares of
-    gene g in normal cells and in reference cells, and v the variance of a share in a tumour cell of the group's depth
-    with a tenth of marrow in it: linear in the contaminating share, loudest where the marrow is heard best. Genes of
-    ``exclude`` take no part, so that a score is not adjusted for itself.
-
-    Parameters
-    ----------
-    counts
-        Cells of ``layout`` x genes, not thinned.
-    exclude
-        Symbols left out.
-
-    Returns
-    -------
-    One value per cell; None without :data:`MIN_REFERENCE` normal and reference cells.
-    """
-    cells = cohort.cells
-    normal = cells[(cells["malignant_call"] == "normal") & (cells["compartment"] == GROUPS[group])]
-    rows = [
-        _capped(own, MARROW_CELLS, seed, name, "normal").index.to_numpy(dtype=np.int64)
-        for name, own in normal.groupby(normal["patient_id"].astype(str), sort=True)
-    ]
-    chosen = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
-    reference = np.flatnonzero(layout.side == 1)
-    if min(chosen.size, reference.size) < MIN_REFERENCE:
-        return None
-    used = ~np.asarray(cohort.symbols.isin(list(exclude)), dtype=bool)
-
-    def shares(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, Floats]:
-        total = np.maximum(np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel(), 1.0)
-        return sp.csr_matrix(sp.diags_array(1.0 / total) @ matrix.astype(np.float64)), total
-
-    def mean(matrix: sp.csr_matrix) -> Floats:
-        return np.asarray(matrix.mean(axis=0), dtype=float).ravel()
-
-    own, total = shares(counts)
-    m, t = mean(shares(cohort.take(chosen))[0]), mean(own[reference])
-    # between cells beyond counting noise, then the counting noise of a cell of the group
-    between = mean(own[reference].power(2)) - t**2 - t / np.median(total[reference])
-    v = np.maximum(between, 0.0) + (t + 0.1 * m) / np.median(total[layout.side == 0])
-    weight = np.divide(m - t, v, out=np.zeros_like(m), where=(v > 0) & used)
-    return np.asarray(own @ weight, dtype=float)
 
 
 def _covariates(

@@ -129,6 +129,17 @@ def test_depth_fractions_bring_the_deeper_side_to_the_lower_median():
         assert sides[0] == pytest.approx(sides[1])
 
 
+def test_unpaired_people_are_brought_to_one_depth_and_none_below_it():
+    """A shallow patient of the deeper group keeps what she has; one share for the group would take nine tenths."""
+    spec = [(f"D{i}", "marrow", f"D{i}_m", "malignant", 3) for i in range(3)]
+    spec += [(f"P{i}", "primary", f"P{i}_p", "malignant", 3) for i in range(3)]
+    layout = lay_out(table(spec), paired=False)
+    depth = {"D0": 1500.0, "D1": 20_000, "D2": 20_000, "P0": 1000, "P1": 2000, "P2": 4000}
+    totals = np.array([depth[name] for name in layout.table["patient_id"]])
+    moved = pd.Series(totals * con.depth_fractions(totals, layout)).groupby(layout.table["patient_id"]).first()
+    assert moved.to_dict() == pytest.approx({"D0": 1500, "D1": 2000, "D2": 2000, "P0": 1000, "P1": 2000, "P2": 2000})
+
+
 def test_equal_depth_thins_nothing():
     assert con.depth_fractions(np.full(15, 500.0), two_patients()) == pytest.approx(np.ones(15))
 

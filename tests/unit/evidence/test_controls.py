@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dtcflow.evidence import controls
 from dtcflow.evidence.contrasts import Differences, lay_out
@@ -21,6 +22,8 @@ def plan(lab):
         (0.1, 0.6, 1, True),
         (-0.9, -0.6, 1, False),  # the other way
         (-0.9, -0.6, -1, True),
+        (0.6, 0.9, -1, True),  # blood raises its own sets, whatever the claim predicts
+        (0.1, 0.4, -1, False),
         (float("nan"), float("nan"), 1, False),
     ],
 )
@@ -97,6 +100,26 @@ def test_split_that_finds_an_effect_is_reported(plan):
     split, _ = controls.split_controls(plan.claim("P2"), plan.rules, check, seed=1)
     assert split["rate"] == 1.0
     assert not split["ok"]
+
+
+def test_a_test_that_cannot_reject_has_no_rate(plan):
+    """With five patients no p is below .0625: a rate of 0 would look like a perfect test."""
+    check = controls.SelfCheck(np.random.default_rng(0).normal(0, 5, (5, 200)), np.arange(5))
+    for row in controls.split_controls(plan.claim("P2"), plan.rules, check, seed=1):
+        assert np.isnan([row["rate"], row["rate_se"], row["rate_high"]]).all()
+        assert row["expectation"].endswith("with 5 patients the test cannot reject")
+    null = controls.GeneSetNull(np.zeros(9), None)
+    assert np.isnan(controls.random_set_control(plan.claim("P2"), null, 1.0, 5)["rate"])
+
+
+@pytest.mark.parametrize(("hits", "high"), [(0, 0.0149), (10, 0.0833), (200, 1.0)])
+def test_nothing_rejected_is_a_small_rate_and_not_none(hits, high):
+    found = controls.rejections(hits, 200)
+    assert found["rate"] == hits / 200
+    assert found["rate_high"] == pytest.approx(high, abs=1e-4)
+    if hits < 200:  # the chance of so few at the limit is 5 %
+        assert stats.binom.cdf(hits, 200, found["rate_high"]) == pytest.approx(0.05)
+    assert found["rate_se"] > 0
 
 
 def test_depth_control_measures_the_shift_of_thinned_cells(plan):

@@ -70,7 +70,8 @@ def test_decisions():
     assert decide("SUPPORTED", [fine]).verdict == "SUPPORTED"
     assert decide("NOT_SUPPORTED", [fine]).verdict == "NOT_SUPPORTED"
     assert decide("INCONCLUSIVE", [fine]).codes == ("NO_EFFECT_SHOWN",)
-    assert decide("INCONCLUSIVE", [fine], tested=False).codes == ()
+    # no number and no broken rule: an undecided claim has a code all the same
+    assert decide("INCONCLUSIVE", [fine], tested=False).codes == ("NO_DATA",)
 
 
 def test_broken_rules_give_codes_in_order_and_once():

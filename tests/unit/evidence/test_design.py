@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from dtcflow.evidence.design import find_aliasing
+from dtcflow.evidence.design import find_aliasing, mixes_protocols
 
 
 def samples(rows, names=("batch",)):
@@ -92,3 +92,22 @@ def test_platforms_are_never_mixed_within_a_patient():
     assert not find_aliasing(table.assign(platform="droplet")).confounded
     by_patient = table.assign(platform=["plate" if name in ("P0", "P1") else "droplet" for name in table["patient_id"]])
     assert not find_aliasing(by_patient).confounded
+
+
+@pytest.mark.parametrize(
+    ("marrow", "primary", "expected"),
+    [
+        (["droplet"] * 4, ["droplet"] * 4, False),
+        (["plate"] * 4, ["droplet"] * 4, True),  # sorted cells
+        (["plate", "droplet"] * 2, ["plate", "droplet"] * 2, False),  # each patient with one platform
+        (["plate", "droplet"] * 2, ["droplet", "plate"] * 2, True),  # the same platforms, but not of one patient
+        (["plate", "droplet"], [None, "droplet"], True),  # a plate without a primary: no plate sets the unit
+        (["droplet", "droplet"], [None, None], False),
+    ],
+)
+def test_the_unit_comes_from_the_platform_of_the_cells(marrow, primary, expected):
+    both = enumerate(zip(marrow, primary, strict=True))
+    rows = [(f"P{p}", side, one) for p, pair in both for side, one in enumerate(pair) if one is not None]
+    table = samples(rows, ["platform"])
+    assert mixes_protocols(table) is expected
+    assert not mixes_protocols(table.drop(columns="platform"))

@@ -238,6 +238,38 @@ def test_a_plan_that_asks_for_more_genes_than_there_are_scores_nothing(plain):
     assert not found.patients["usable"].any()
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"mixed_protocols": True}, "CONFOUNDED"),
+        ({"median_genes_reference": 300.0}, "LOW_QUALITY"),
+        ({"covariates_missing": ("marrow_axis",)}, "NO_DATA"),
+    ],
+)
+def test_what_the_unit_and_the_adjustment_rest_on_must_be_sound(found, lab, change, code):
+    plan = load_plan(lab.plan_path)
+    case = Case(absent=(), doubts=(), p_adjusted=0.01, gates={"C0": "SUPPORTED"})
+    for claim in (plan.claim("P1"), replace(plan.claim("P1"), covariates=())):
+        judged = judge_existence(claim, replace(found, **change), plan.rules, case, plate=False)
+        assert judged.decision.codes == (code,)
+
+
+def test_full_length_cells_must_be_as_deep_as_those_that_set_the_unit(found, lab):
+    plan = load_plan(lab.plan_path)
+    case = Case(absent=(), doubts=(), p_adjusted=0.01, gates={"C0": "SUPPORTED"})
+    for ratio, codes in ((1.1, ()), (1.5, ("LOW_QUALITY",))):
+        deep = replace(found, median_genes=4000.0 * ratio, median_genes_reference=4000.0)
+        assert judge_existence(plan.claim("P1"), deep, plan.rules, case, plate=True).decision.codes == codes
+
+
+def test_cells_of_another_platform_are_noticed(plain):
+    places = np.where(plain.cells["compartment"] == "marrow", "plate", "droplet")
+    for platform, expected in (("droplet", False), (places, True)):
+        own = replace(plain, cells=plain.cells.assign(platform=platform))
+        got = ex.evaluate_existence(own, replace(HOW, random_sets=20), signature=SIGNATURE, splits=1)
+        assert got.mixed_protocols is expected
+
+
 def test_support_that_hangs_on_the_tail_of_one_patient_is_fragile(found, lab):
     rules = load_plan(lab.plan_path).rules
     claim = load_plan(lab.plan_path).claim("P1")

@@ -82,6 +82,19 @@ def test_files_become_a_verdict(plan, tmp_path, keep, error, verdict, codes):
         assert one.detail["meta_analysis"]["ci90_low"] > 0.5  # what would have refuted the claim
 
 
+def test_genomes_of_two_platforms_are_not_compared(plan, tmp_path):
+    cells, paths = cells_and_files(tmp_path, keep=1.0, error=0.0)
+    cells["platform"] = np.where(cells["compartment"] == "marrow", "plate", "droplet")
+    one = judged(plan, cells, paths)[1]
+    assert (one.decision.verdict, one.decision.codes) == ("INCONCLUSIVE", ("CONFOUNDED",))
+
+
+def test_without_a_primary_genomes_have_no_ceiling(plan, tmp_path):
+    cells, paths = cells_and_files(tmp_path, keep=1.0, error=0.0)
+    one = judged(plan, cells[cells["compartment"] == "marrow"].reset_index(drop=True), paths)[1]
+    assert one.decision.codes[0] == "NO_DATA"
+
+
 def test_a_file_without_arm_statistics_is_named(tmp_path):
     ad.AnnData(np.zeros((2, 1))).write_h5ad(tmp_path / "P9.h5ad")
     with pytest.raises(ContractError, match=r"P9\.h5ad lacks the arm statistics"):

@@ -80,6 +80,21 @@ def test_cells_without_epithelial_evidence_count_neither_as_putative_nor_as_call
     assert found.n_malignant == 42
 
 
+def test_droplets_that_a_tumour_cell_shares_prove_no_tumour_cell(plan):
+    cells = marrow([8] * 6, [1] * 6).assign(malignant_class="tumour")
+    claim = plan.claim("C0")
+    alone = identity_share(cells, claim, plan.rules)
+    doublets = cells[cells["malignant_call"] == "malignant"].assign(malignant_class="malignant_doublet")
+    both = identity_share(pd.concat([cells, doublets]), claim, plan.rules)
+    pd.testing.assert_frame_equal(both.patients, alone.patients)
+    assert both.n_malignant == alone.n_malignant == 48
+    shared = cells.assign(malignant_class="malignant_doublet")
+    judged = judge_identity(claim, plan.rules, identity_share(shared, claim, plan.rules))
+    assert judged.decision.verdict == "INCONCLUSIVE"
+    assert "NO_TUMOUR_CELLS" in judged.decision.codes
+    assert "NO_DATA" not in judged.decision.codes  # the marrow was sampled
+
+
 @pytest.mark.parametrize(
     ("called", "other", "verdict", "codes"),
     [

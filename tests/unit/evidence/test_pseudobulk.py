@@ -49,6 +49,13 @@ def test_normal_cells_and_genes_not_measured_everywhere_are_left_out():
     assert list(bulk.genes) == ["x", "y"]
 
 
+def test_samples_after_treatment_are_left_out():
+    adata, cells = tiny()
+    sample = cells["patient_id"] + "_" + cells["compartment"]
+    assert pb.pseudobulk(adata, cells.assign(sample_id=sample), leave_out=["B_marrow"]).patients == ("A",)
+    assert pb.pseudobulk(adata, cells.assign(sample_id=sample)).patients == ("A", "B")
+
+
 @pytest.mark.parametrize("empty", [True, False])
 def test_too_few_pairs_end_with_a_status_not_a_crash(tmp_path, empty):
     adata, cells = tiny()

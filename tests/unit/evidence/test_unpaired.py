@@ -140,6 +140,13 @@ def test_mixed_batches_and_batches_of_a_study_are_fine():
     assert not find_unpaired_aliasing(samples(rows)).confounded
 
 
+def test_a_study_with_two_platforms_cannot_be_brought_to_one_depth():
+    rows = [(f"P{i}", i % 2, "s", "plate" if i < 2 else "droplet") for i in range(12)]
+    assert find_unpaired_aliasing(samples(rows, ("study", "platform"))).factors == ("platform",)
+    apart = [(name, side, f"s{platform}", platform) for name, side, _, platform in rows]
+    assert not find_unpaired_aliasing(samples(apart, ("study", "platform"))).confounded
+
+
 def test_nothing_to_compare():
     assert not find_unpaired_aliasing(samples([("P0", 0, "s", "b")])).confounded
     assert not find_unpaired_aliasing(samples([])).confounded

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -6,7 +7,15 @@ from dtcflow.contracts import write_json
 from dtcflow.evidence.claims import Judged, adjust_families, claims_table, not_evaluated
 from dtcflow.evidence.decide import Decision
 from dtcflow.evidence.plan import load_plan
-from dtcflow.evidence.verdict import CEILING, REMEDIES, hypothesis_decision, verdict_document, what_would_change_it, why
+from dtcflow.evidence.verdict import (
+    CEILING,
+    REMEDIES,
+    hypothesis_decision,
+    sentence,
+    verdict_document,
+    what_would_change_it,
+    why,
+)
 
 
 @pytest.fixture
@@ -62,9 +71,24 @@ def test_every_code_has_a_remedy_without_gaps(plan):
 
 
 def test_why_names_each_gate_and_necessary_claim(plan):
-    lines = why(plan, judged(plan))
+    lines = why(plan, judged(plan, **ALL))
     assert [line.split(" ")[0] for line in lines] == ["C0", "P1", "P2", "P3"]
     assert "not evaluated" not in lines[0]
+
+
+def test_the_sentence_names_the_fewest_patients_a_claim_rests_on(plan):
+    found = judged(plan, **ALL)
+    for name, n in (("P1", 12), ("P2", 7), ("P3", 7)):
+        found[name] = replace(found[name], row=found[name].row | {"n_patients": n})
+    decision = hypothesis_decision(plan, found)
+    assert sentence(plan, found, decision).startswith("Across 7 to 12 patients the expression")
+
+
+def test_a_claim_that_is_not_evaluated_says_so(plan):
+    one = not_evaluated(replace(plan.claim("P1"), evaluated=False))
+    assert one.decision.codes == ("NOT_EVALUATED",)
+    assert [(rule.code, rule.holds) for rule in one.rules] == [("NOT_EVALUATED", False)]
+    assert "does not test it" in one.rules[0].sentence
 
 
 def test_holm_counts_evaluated_confirmatory_claims_only(plan, lab):

@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from dtcflow.evidence import within
+from dtcflow.evidence.marrow import marrow_axis
 from dtcflow.evidence.paired import Cohort
 
 
@@ -61,14 +62,19 @@ def test_choice_does_not_depend_on_the_order_of_cells():
     assert within.choose(shuffled, **OPTIONS).table.equals(within.choose(CELLS, **OPTIONS).table)
 
 
-def test_only_the_reference_is_thinned_to_the_depth_of_the_patients_cells():
+def test_both_sides_come_to_the_lower_depth_of_their_patient():
     layout = within.choose(CELLS, **OPTIONS)
     totals = np.where(layout.side == 0, 1000.0, 4000.0)
     totals[(layout.table["patient_id"] == "C") & (layout.side == 0)] = 8000.0
-    share = within._reference_share(totals, layout)
+    share = within.depth_shares(totals, layout)
     by = pd.Series(share).groupby([layout.table["patient_id"], layout.side]).unique().map(list).to_dict()
-    # D has no cell of its own to go by: the cohort's median; the deeper cells of C lose nothing
-    assert by == {("A", 0): [1], ("A", 1): [0.25], ("B", 0): [1], ("C", 0): [1], ("C", 1): [1], ("D", 1): [0.25]}
+    # D has no cell of its own to go by: the cohort's median; the deeper cells of C come down to her primary's
+    assert by == {("A", 0): [1], ("A", 1): [0.25], ("B", 0): [1], ("C", 0): [0.5], ("C", 1): [1], ("D", 1): [0.25]}
+    # B has no primary: her cells come to the depth of the others' primaries, in whose spread they are measured
+    deep = np.where(layout.side == 0, 8000.0, 2000.0)
+    assert within.depth_shares(deep, layout) == pytest.approx(np.where(layout.side == 0, 0.25, 1))
+    alone = within.choose(CELLS[CELLS["compartment"] == "marrow"], **OPTIONS)
+    assert (within.depth_shares(np.full(len(alone.table), 500.0), alone) == 1).all()
 
 
 @pytest.mark.parametrize("n", [2, 5, 20])
@@ -108,7 +114,7 @@ def marrow_cohort(shares, n_genes=300, seed=0):
 def axis(cohort, exclude=()):
     layout = within.choose(cohort.cells, **OPTIONS | {"max_reference": 100})
     counts = cohort.take(layout.table["row"].to_numpy())
-    return within.marrow_axis(cohort, counts, layout, group="DTC", exclude=exclude, seed=1), layout
+    return marrow_axis(cohort, counts, layout, group="DTC", exclude=exclude, seed=1), layout
 
 
 def test_marrow_axis_follows_the_contaminating_share():
