@@ -9,10 +9,14 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from dtcflow.contracts import COMPARTMENTS
+from dtcflow.evidence.plan import SCHEMA as PLAN
+from dtcflow.evidence.plan import load_plan
+from dtcflow.evidence.plan_checks import check_plan
 from dtcflow.io.config import load_config
 from dtcflow.io.detect import FORMATS
 from dtcflow.io.schema import CONFIG, SAMPLES, describe, leaves, load_schema
 from dtcflow.io.sheet import read_samples
+from dtcflow.scores.signatures import load_markers, load_panel
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
@@ -52,6 +56,27 @@ def test_the_readme_tells_type_and_default_of_a_key(key):
     assert default == shown(leaf["default"])
     assert text.startswith(leaf["description"])
     assert len(text) > len(leaf["description"]) + 5, "say how to choose a value"
+
+
+def test_the_readme_tells_every_key_of_the_plan():
+    parts = load_schema(PLAN)["properties"]
+    blocks = {"hypothesis": parts["hypothesis"], "rules": parts["rules"], "claims[]": parts["claims"]["items"]}
+    known = {f"{name}.{key}": leaf for name, block in blocks.items() for key, leaf in leaves(block).items()}
+    rows = documented("`claims.yaml`")
+    assert list(rows) == list(known)
+    for key, leaf in known.items():
+        default = shown(leaf["default"]) if "default" in leaf else "required"
+        assert rows[key] == (describe(leaf).split(" (^")[0], default, leaf["description"])
+
+
+def test_the_readme_s_claim_is_one_that_a_plan_may_have():
+    example = README.split("\n## `claims.yaml`\n")[1].split("```yaml\n")[1].split("```")[0]
+    values = yaml.safe_load((ROOT / "config" / "claims.yaml").read_text())
+    values["claims"] += yaml.safe_load(example)
+    plan = load_plan(values)
+    panel = {one.name: one for one in load_panel(ROOT / "workflow" / "resources" / "signatures.tsv")}
+    check_plan(plan, panel, load_markers(ROOT / "workflow" / "resources" / "markers.tsv"), where="claims")
+    assert plan.claim("X1").title
 
 
 def test_the_readme_tells_every_column_of_the_sheet():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypedDict
@@ -237,12 +237,35 @@ def load_plan(source: Mapping[str, Any] | str | Path, *, where: str | None = Non
     InputError
         With one problem per unknown key, wrong value, repeated id, or reference to a claim that is not there.
     """
-    if isinstance(source, str | Path):
-        where = where or str(source)
-        raw = read_yaml(source)
-    else:
-        where = where or "claims"
-        raw = source
+    where = where or (str(source) if isinstance(source, str | Path) else "claims")
+    plan, problems = examine_plan(source, where=where)
+    if problems or plan is None:
+        raise plan_error(where, problems)
+    return plan
+
+
+def examine_plan(source: Mapping[str, Any] | str | Path, *, where: str) -> tuple[Plan | None, list[Problem]]:
+    """Read a plan as far as it is sound, and say everything that is wrong with the rest.
+
+    Parameters
+    ----------
+    source, where
+        As for :func:`load_plan`.
+
+    Returns
+    -------
+    tuple
+        The plan without the claims that have a problem (None when nothing sensible is left), and one problem per
+        unknown key, wrong value, repeated id, or reference to a claim that is not there.
+
+    Raises
+    ------
+    InputError
+        The source is no mapping.
+    """
+    from dtcflow.evidence.plan_checks import cross_checks
+
+    raw = read_yaml(source) if isinstance(source, str | Path) else source
     if not isinstance(raw, Mapping):
         found = "an empty file" if raw is None else f"a {type(raw).__name__}"
         raise InputError(
@@ -251,24 +274,52 @@ def load_plan(source: Mapping[str, Any] | str | Path, *, where: str | None = Non
         )
     schema = load_schema(SCHEMA)
     plain = json.loads(json.dumps(raw, default=str))
-    problems = violations(schema, plain, where=where)
-    if problems:
-        raise plan_error(where, _by_id(problems, plain))
-    values = fill_defaults(schema, plain)
+    refused = violations(schema, plain, where=where)
+    readable = _without_keys(plain, refused)
+    if refused and violations(schema, readable, where=where):
+        return None, _by_id(refused, plain)
+    values = fill_defaults(schema, readable)
     item = schema["properties"]["claims"]["items"]
-    values["claims"] = [fill_defaults(item, claim) for claim in plain["claims"]]
-    from dtcflow.evidence.plan_checks import cross_checks
+    values["claims"] = [fill_defaults(item, claim) for claim in readable["claims"]]
+    touched = {_number_of(problem) for problem in refused} - {None}
+    problems = refused + [one for one in cross_checks(values, where) if _number_of(one) not in touched]
+    broken = {_number_of(problem) for problem in problems} - {None}
+    return _sound(values, broken), _by_id(problems, plain)
 
-    problems = list(cross_checks(values, where))
-    if problems:
-        raise plan_error(where, _by_id(problems, plain))
+
+def _number_of(problem: Problem) -> int | None:
+    """Place in the list of the claim that a problem is about."""
+    found = re.match(r"claims\.(\d+)(\.|$)", problem.key or "")
+    return int(found[1]) if found else None
+
+
+def _without_keys(plain: Any, problems: Iterable[Problem]) -> Any:
+    """A copy without the keys of claims and blocks that the problems are about, so that their defaults stand in."""
+    out = json.loads(json.dumps(plain))
+    for problem in problems:
+        number, steps = _number_of(problem), (problem.key or "").split(".")
+        holder = out.get(steps[0]) if number is None else out["claims"][number]
+        steps = steps[1:] if number is None else steps[2:]
+        if isinstance(holder, dict) and steps:
+            holder.pop(steps[0], None)
+    return out
+
+
+def _sound(values: dict[str, Any], broken: Collection[int | None]) -> Plan | None:
+    """The plan of the claims that have no problem; a claim about another one goes with it."""
+    kept = [claim for number, claim in enumerate(values["claims"]) if number not in broken]
+    ids = {claim["id"] for claim in kept}
+    kept = [claim for claim in kept if not claim["of"] or claim["of"] in ids]
+    if not kept:
+        return None
+    values = values | {"claims": kept}
     hypothesis = values["hypothesis"]
     return Plan(
         statement=hypothesis["statement"],
         gates=tuple(hypothesis["gates"]),
         necessary=tuple(hypothesis["necessary"]),
         rules=Rules(**values["rules"]),
-        claims=_claims(values["claims"]),
+        claims=_claims(kept),
         sha256=canonical_sha256(values),
         values=values,
     )

@@ -47,7 +47,7 @@ def _check_files(config: Mapping[str, Any], where: str, base_dir: Path) -> list[
 
 def _check_plan(config: Mapping[str, Any], where: str, base_dir: Path) -> tuple[list[Problem], list[str]]:
     """Problems of the plan, and what it better had not."""
-    from dtcflow.evidence.plan import load_plan
+    from dtcflow.evidence.plan import examine_plan
 
     path = base_dir / config["claims"]
     if not path.is_file():
@@ -60,10 +60,12 @@ def _check_plan(config: Mapping[str, Any], where: str, base_dir: Path) -> tuple[
         )
         return [missing], []
     try:
-        plan = load_plan(path)
+        plan, problems = examine_plan(path, where=str(path))
     except DtcflowError as error:
         return _problems(error), []
-    return _check_plan_signatures(plan, config, str(path), base_dir), _warn_of_plan(plan, config)
+    if plan is None:
+        return problems, []
+    return problems + _check_plan_signatures(plan, config, str(path), base_dir), _warn_of_plan(plan, config)
 
 
 def _check_plan_signatures(plan: Plan, config: Mapping[str, Any], where: str, base_dir: Path) -> list[Problem]:
@@ -285,8 +287,8 @@ def examine_study(
     """
     base_dir = Path(base_dir)
     if isinstance(config, str | Path):
-        where = where or str(config)
         config = base_dir / config
+        where = where or str(config)
     else:
         where = where or "config"
     problems: list[Problem] = []

@@ -24,8 +24,8 @@ def warn_of_design(samples: pd.DataFrame) -> list[str]:
 
     Returns
     -------
-    Sentences: no word of which samples were processed together, although compartments are compared; and marrow of
-    which nothing says whether it was enriched.
+    Sentences: no word of which samples were processed together, although compartments are compared; marrow of which
+    nothing says whether it was enriched; and an outcome without events.
     """
     given = samples.attrs.get(GIVEN, {})
     found = []
@@ -45,4 +45,11 @@ def warn_of_design(samples: pd.DataFrame) -> list[str]:
             "cells (C1) is taken among the cells of the matrix. Say none, depletion or selection in the column "
             "enrichment, or give nucleated_cells_screened"
         )
+    for event in ("dfs_event", "os_event"):
+        known = samples.drop_duplicates("patient_id")[event].dropna() if event in samples else samples.iloc[:0]
+        if len(known) and not known.astype(float).any():
+            found.append(
+                f"{event} is 0 for all {len(known)} patients that have it: no claim about this outcome could be made "
+                "(and this version makes none)"
+            )
     return found

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from jsonschema import Draft202012Validator
@@ -80,6 +80,13 @@ def _limits(leaf: Mapping[str, Any]) -> str:
     return " and ".join(parts)
 
 
+_PATTERNS: Final = {
+    "^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-', starting with a letter or digit",
+    "^[A-Za-z][A-Za-z0-9_]{0,15}$": "letters, digits and '_', starting with a letter, at most 16",
+}
+"""The patterns of the schemas in words."""
+
+
 def describe(leaf: Mapping[str, Any]) -> str:
     """Say in words what a leaf of a schema allows, for example ``a whole number >= 2 and <= 200, or null``."""
     if "enum" in leaf:
@@ -92,7 +99,7 @@ def describe(leaf: Mapping[str, Any]) -> str:
         if kind in ("integer", "number") and (limits := _limits(leaf)):
             word += f" {limits}"
         if kind == "string" and "pattern" in leaf:
-            word = f"letters, digits, '.', '_' and '-', starting with a letter or digit ({leaf['pattern']})"
+            word = f"{_PATTERNS[leaf['pattern']]} ({leaf['pattern']})"
         elif kind == "string" and "maxLength" in leaf:
             word += f" of at most {leaf['maxLength']} characters"
         if kind == "string" and leaf.get("minLength"):

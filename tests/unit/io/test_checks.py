@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from dtcflow.contracts import DtcflowError
+from dtcflow.evidence.plan import load_plan
 from dtcflow.io.checks import check_study, examine_study
 from dtcflow.study import init_study
 
@@ -272,6 +274,54 @@ def test_a_plan_with_wrong_signatures_is_told(study, tmp_path):
     assert "did you mean 'WIECEK_G0_ARREST'" in str(problems[0])
     assert "EPCAM, KRT19, KRT8" in str(problems[1])
     assert "markers that chose the cells" in str(problems[1])
+
+
+def test_problems_of_every_kind_in_a_plan_come_together(study, tmp_path):
+    """One wrong key must not hide a wrong reference, nor that a signature and a covariate nobody has."""
+    path = tmp_path / "config" / "claims.yaml"
+    plan = yaml.safe_load(path.read_text())
+    mine = {"title": "own", "role": "context", "family": "secondary", "primary_signature": "WIECEK_G0_ARREST"}
+    plan["claims"] += [
+        {"id": "X1", "colour": "red", **mine},
+        {"id": "X2", **mine, "contrast": {"a": "DTC", "b": "BLOOD"}},
+        {"id": "X3", **mine, "contrast": {"a": "PT", "b": "PT"}},
+        {"id": "X4", **mine, "covariates": ["age"]},
+        {
+            "id": "X5",
+            **mine,
+            "test": "specificity",
+            "of": "P9",
+            "purged_signatures": ["A"],
+            "exceeded_signatures": ["B"],
+        },
+        {"id": "X6", **mine, "primary_signature": "WIECEK_G0_AREST"},
+    ]
+    path.write_text(yaml.safe_dump(plan))
+    problems = study()
+    told = [str(problem.key).split(",")[0] for problem in problems]
+    assert sorted(told) == [f"claim X{i}" for i in range(1, 7)]
+    with pytest.raises(DtcflowError) as error:
+        load_plan(path)
+    # those that the plan alone shows; covariates and signatures take the panel
+    assert [str(problem.key).split(",")[0] for problem in error.value.problems] == told[:4]
+    assert set(told[:4]) == {"claim X1", "claim X2", "claim X3", "claim X5"}
+
+
+@pytest.mark.parametrize("plan", ["claims: [1]", "claims: [{id: A, title: t}]", "rules: {alpha: 2}", "- 1", ""])
+def test_a_plan_beyond_reading_is_told_once(study, tmp_path, plan):
+    (tmp_path / "config" / "claims.yaml").write_text(plan + "\n")
+    problems = study()
+    assert problems
+    assert {Path(problem.where).name for problem in problems} == {"claims.yaml"}
+    assert len({str(problem) for problem in problems}) == len(problems)
+
+
+def test_every_file_is_named_from_the_same_place(study, tmp_path):
+    (tmp_path / "config" / "claims.yaml").write_text("claims: 3\n")
+    problems = study(["A\tP1\tmarow\tone.h5ad\t\t\t"], sead=1)
+    assert {problem.where for problem in problems} == {
+        str(tmp_path / "config" / name) for name in ("config.yaml", "claims.yaml", "samples.tsv")
+    }
 
 
 def test_a_test_that_no_one_knows_is_told(study, tmp_path):

@@ -46,3 +46,10 @@ def test_a_column_that_says_it_ends_the_warning(tmp_path, columns, left):
 def test_one_compartment_alone_needs_neither(tmp_path):
     rows = [("B", "P1", "primary", "b.h5ad"), ("C", "P2", "primary", "c.h5ad")]
     assert sheet(tmp_path / "s.tsv", rows) == []
+
+
+@pytest.mark.parametrize(("event", "told"), [("0", True), ("1", False), ("", False)])
+def test_an_outcome_without_events_is_told(tmp_path, event, told):
+    own = {"dfs_months": ["12" if event else ""] * 2, "dfs_event": [event] * 2}
+    found = sheet(tmp_path / "s.tsv", batch=["x", "x"], enrichment=["none", ""], **own)
+    assert ["dfs_event is 0 for all 1 patients" in text for text in found] == [True] * told
