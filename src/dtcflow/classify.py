@@ -31,6 +31,7 @@ from dtcflow.contracts import (
     MALIGNANT_DOUBLET,
     UNKNOWN,
 )
+from dtcflow.shared_droplets import two_in_one
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -55,8 +56,6 @@ SUGGESTIVE_P = 0.05
 """An epithelial-looking cell of normal lineage stays undecided while its copy-number p-value is below this."""
 MAX_COATED_Z = 6.0
 """A cell of resident lineage with a stronger epithelial score is no ambient-coated cell; it stays undecided."""
-TWO_IN_ONE_P = 0.95
-"""Probability from expression (the arbitration of quality control) from which a droplet holds two cells."""
 MIN_EPITHELIAL_MEMBERS = 3
 MIN_EPITHELIAL_SHARE = 0.1
 """A carcinoma's clone has cells that look epithelial and have no resident type's markers: this many, or this share of
@@ -115,7 +114,7 @@ class Lineage:
             epithelial=looks & (tumour_lineage != "any"),
             z=cells["epithelial_z"].to_numpy(dtype=float),
             doublet=cells["is_doublet"].to_numpy(dtype=bool),
-            two_in_one=_two_in_one(cells),
+            two_in_one=two_in_one(cells),
             stratum=cell_strata(cells, candidate),
         )
 
@@ -329,11 +328,3 @@ def _arms_by_cell(genome: Genome | None, lineage: Lineage) -> tuple[list[str], l
         mosaic_hints(genome, lineage.cell_type),
         np.array(on, dtype=np.int64),
     )
-
-
-def _two_in_one(cells: pd.DataFrame) -> Bools:
-    """Droplets that the arbitration takes for an epithelial cell and a resident cell; none where it was not run."""
-    if not {"arbitration", "p_doublet"} <= set(cells.columns):
-        return np.zeros(len(cells), dtype=bool)
-    sure = cells["p_doublet"].to_numpy(dtype=float) >= TWO_IN_ONE_P
-    return np.asarray((cells["arbitration"] == "doublet").to_numpy(dtype=bool) & sure)

@@ -33,7 +33,7 @@ config.update(SETTINGS)
 PATIENTS = sorted(SAMPLES["patient_id"].unique())
 # patient -> known copy number, for the patients that have one
 PROFILES = {patient: path for patient in PATIENTS if (path := known_copy_number(SAMPLES, patient))}
-# samples after treatment: the claims are about those before it unless the plan says otherwise
+# samples after treatment: screening, like the shipped claims, is about those before it
 POST_SAMPLES = list(SAMPLES.index[SAMPLES["timepoint"].eq("post")]) if "timepoint" in SAMPLES else []
 PANEL = config["scores"]["signatures"] or str(shipped.path("signatures.tsv"))
 PANEL_FACTS = [str(beside)] if (beside := shipped.panel_facts(PANEL)) else []

@@ -230,8 +230,9 @@ def data_rules(found: Paired, rules: Rules) -> list[Rule]:
     ]
     if not found.coverage.empty:
         checks += _coverage_rules(found)
-    if found.scored is not None and found.layout.patients and not found.scale > 0:
-        words = "no unit to measure in: the scores of the reference cells do not differ, or the signature has none"
+    scorable = found.scored is not None and found.scored.column(claim.primary_signature) is not None
+    if scorable and found.layout.patients and not found.scale > 0:
+        words = "no unit to measure in: the scores of the reference cells of one sample do not differ"
         checks.append(Rule("spread of the reference cells", found.scale, 0, False, "NO_DATA", words))
     return [*checks, *gene_rules(found.median_genes, rules, plate=found.plate)]
 

@@ -54,7 +54,7 @@ def depth_fractions(totals: Floats, layout: Layout) -> Floats:
     The deeper side's cells all keep ``lower median / higher median``, the other side's cells keep everything: the
     spread of depths within the compartment stays as it is. In an unpaired layout people are compared within their
     study: its depth is the lower of its two sides' medians over patients, and every patient deeper than that is brought
-    to it, on either side. Nobody is thinned below it.
+    to it, on either side. Nobody is thinned below it; those who are shallower stay so.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ from dtcflow.contracts import EPITHELIAL, UNKNOWN
 from dtcflow.evidence.inference import MetaAnalysis, random_effects, sign_flip
 from dtcflow.evidence.layout import at_timepoint, tumour_patients
 from dtcflow.evidence.plan import GROUPS, Claim, Rules
+from dtcflow.shared_droplets import two_in_one
 
 CONTINUITY = 0.5
 
@@ -92,7 +93,7 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules, *, doubts: S
     ----------
     cells
         QC-passed cells: ``patient_id compartment malignant_call cell_type epithelial_z n_epithelial_markers`` and,
-        where known, ``malignant_class``: droplets with a tumour cell and another one take no part.
+        where known, ``malignant_class``, ``arbitration`` and ``p_doublet``: droplets with two cells take no part.
     claim
         Whose group ``a`` is asked about, with the definition of a putative cell.
     rules
@@ -101,8 +102,10 @@ def identity_share(cells: pd.DataFrame, claim: Claim, rules: Rules, *, doubts: S
         Pairs of patients that may be one person, in words.
     """
     compartment = GROUPS[claim.a]
-    # a droplet that a tumour cell shares with another is no proof of a tumour cell: it takes part on neither side
-    shared = (cells["malignant_call"] == "malignant").to_numpy(dtype=bool) & ~single_malignant(cells)
+    # a droplet with two cells is no proof of a tumour cell, called or not: it takes part on neither side
+    shared = two_in_one(cells) | (
+        (cells["malignant_call"] == "malignant").to_numpy(dtype=bool) & ~single_malignant(cells)
+    )
     there = (cells["compartment"] == compartment).to_numpy(dtype=bool) & at_timepoint(cells, claim.timepoint)
     sampled = set(cells.loc[there, "patient_id"].astype(str))
     here = cells.loc[there & ~shared]

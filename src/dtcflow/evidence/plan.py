@@ -275,15 +275,20 @@ def examine_plan(source: Mapping[str, Any] | str | Path, *, where: str) -> tuple
     schema = load_schema(SCHEMA)
     plain = json.loads(json.dumps(raw, default=str))
     refused = violations(schema, plain, where=where)
-    readable = _without_keys(plain, refused)
+    claims = plain.get("claims")
+    touched = {number for number in map(_number_of, refused) if number is not None}
+    if not isinstance(claims, list) or any(number >= len(claims) for number in touched):
+        return None, _by_id(refused, plain)
+    readable = plain | {"claims": [_stand_in(plain, i) if i in touched else one for i, one in enumerate(claims)]}
     if refused and violations(schema, readable, where=where):
         return None, _by_id(refused, plain)
     values = fill_defaults(schema, readable)
     item = schema["properties"]["claims"]["items"]
     values["claims"] = [fill_defaults(item, claim) for claim in readable["claims"]]
-    touched = {_number_of(problem) for problem in refused} - {None}
-    problems = refused + [one for one in cross_checks(values, where) if _number_of(one) not in touched]
-    broken = {_number_of(problem) for problem in problems} - {None}
+    unknown = {values["claims"][number]["id"] for number in touched}
+    about = touched | {number for number, claim in enumerate(values["claims"]) if claim["of"] in unknown}
+    problems = refused + [one for one in cross_checks(values, where) if _number_of(one) not in about]
+    broken = {number for number in map(_number_of, problems) if number is not None}
     return _sound(values, broken), _by_id(problems, plain)
 
 
@@ -293,23 +298,27 @@ def _number_of(problem: Problem) -> int | None:
     return int(found[1]) if found else None
 
 
-def _without_keys(plain: Any, problems: Iterable[Problem]) -> Any:
-    """A copy without the keys of claims and blocks that the problems are about, so that their defaults stand in."""
-    out = json.loads(json.dumps(plain))
-    for problem in problems:
-        number, steps = _number_of(problem), (problem.key or "").split(".")
-        holder = out.get(steps[0]) if number is None else out["claims"][number]
-        steps = steps[1:] if number is None else steps[2:]
-        if isinstance(holder, dict) and steps:
-            holder.pop(steps[0], None)
-    return out
+def _stand_in(plain: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """What stands in the place of a claim that the schema refuses while the others are looked at: nothing to test."""
+    given, hypothesis = plain["claims"][number], plain.get("hypothesis")
+    name = given.get("id") if isinstance(given, dict) else None
+    named = name if isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,15}", name) else f"claim{number}"
+    lists = hypothesis if isinstance(hypothesis, dict) else {}
+    roles = {"gates": "gate", "necessary": "necessary"}
+    role = next((role for block, role in roles.items() if named in (lists.get(block) or ())), "context")
+    # a gate has one kind of test
+    return {"id": named, "title": "-", "role": role, "evaluated": False, "family": "none"} | (
+        {"test": "identity_share"} if role == "gate" else {}
+    )
 
 
-def _sound(values: dict[str, Any], broken: Collection[int | None]) -> Plan | None:
-    """The plan of the claims that have no problem; a claim about another one goes with it."""
+def _sound(values: dict[str, Any], broken: Collection[int]) -> Plan | None:
+    """The plan of the claims that have no problem; a claim about one that has goes with it."""
     kept = [claim for number, claim in enumerate(values["claims"]) if number not in broken]
-    ids = {claim["id"] for claim in kept}
-    kept = [claim for claim in kept if not claim["of"] or claim["of"] in ids]
+    lost = {values["claims"][number]["id"] for number in broken}
+    while about := [claim for claim in kept if claim["of"] in lost]:
+        kept = [claim for claim in kept if claim["of"] not in lost]
+        lost |= {claim["id"] for claim in about}
     if not kept:
         return None
     values = values | {"claims": kept}
@@ -337,7 +346,8 @@ def _by_id(problems: Iterable[Problem], values: Mapping[str, Any]) -> list[Probl
 
     def named(key: str | None) -> str | None:
         found = re.match(r"claims\.(\d+)\.(.*)", key or "")
-        entry = claims[int(found[1])] if found and isinstance(claims, list) else None
+        known = claims if isinstance(claims, list) else []
+        entry = known[int(found[1])] if found and int(found[1]) < len(known) else None
         name = entry.get("id") if isinstance(entry, dict) else None
         return f"claim {name}, {found[2]}" if found and isinstance(name, str) and found[2] != "id" else key
 

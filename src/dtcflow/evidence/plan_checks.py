@@ -162,6 +162,13 @@ def _share_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Pr
     yield from _fixed(claim, where, key, direction="less", design="paired")
 
 
+def _genome_checks(claim: Mapping[str, Any], where: str, key: str) -> Iterable[Problem]:
+    yield from _share_checks(claim, where, key)
+    if claim["contrast"]["b"] != "PT":
+        fix = "the ceiling comes from cells of one clone of the primary"
+        yield Problem(where, claim["contrast"]["b"], "PT", fix, key=f"{key}.contrast.b")
+
+
 KIND_CHECKS: Final[dict[str, Callable[[Mapping[str, Any], str, str], Iterable[Problem]]]] = {
     "identity_share": _identity_checks,
     "paired_contrast": _contrast_checks,
@@ -169,7 +176,7 @@ KIND_CHECKS: Final[dict[str, Callable[[Mapping[str, Any], str, str], Iterable[Pr
     "specificity": _specificity_checks,
     "existence": _existence_checks,
     "duality": _duality_checks,
-    "dissimilarity": _share_checks,
+    "dissimilarity": _genome_checks,
     "rarity": _share_checks,
 }
 """What each kind of test asks of its claim."""

@@ -228,8 +228,10 @@ def _plate(cohort: Cohort, claim: Claim) -> bool:
     return bool((cells.loc[own, "platform"].astype(str) == "plate").any())
 
 
-def _mixed_protocols(cells: pd.DataFrame, claim: Claim) -> bool:
-    """Whether the tumour cells of the claim's two groups come from different platforms (:func:`mixes_protocols`)."""
+def _mixed_protocols(cells: pd.DataFrame, claim: Claim, patients: pd.DataFrame) -> bool:
+    """Whether the tumour cells of usable patients come from different platforms (:func:`mixes_protocols`)."""
+    usable = patients.loc[patients["usable"].astype(bool), "patient_id"].astype(str)
+    cells = cells[cells["patient_id"].astype(str).isin(usable)]
     place = cells["compartment"].astype(str)
     side = place.map({GROUPS[claim.b]: 1, GROUPS[claim.a]: 0})
     kept = single_malignant(cells) & side.notna().to_numpy(dtype=bool)
@@ -290,7 +292,7 @@ def _dissimilarity(context: Context, claim: Claim) -> Evaluated:
         repeats=int(context.settings["depth_repeats"]),
         seed=context.seed,
     )
-    facts = {"given": bool(context.genomes), "mixed": _mixed_protocols(cells, claim)}
+    facts = {"given": bool(context.genomes), "mixed": _mixed_protocols(cells, claim, found.patients)}
     one = _with_facts(context, claim, found, found.test.p_value, found.fit.n, **facts)
     low = one.patients.assign(
         analysis=OWN_EXPRESSION,

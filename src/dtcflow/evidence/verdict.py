@@ -75,7 +75,8 @@ def _not_evaluated(plan: Plan, judged: Mapping[str, Judged]) -> list[str]:
 
 def sentence(plan: Plan, judged: Mapping[str, Judged], decision: Decision) -> str:
     """Return the verdict in one sentence."""
-    counts = sorted({int(judged[name].row["n_patients"]) for name in plan.necessary}) or [0]
+    asked = [name for name in plan.necessary if "NOT_EVALUATED" not in judged[name].decision.codes]
+    counts = sorted({int(judged[name].row["n_patients"]) for name in asked}) or [0]
     patients = f"{counts[0]} patient" + ("" if counts[-1] == 1 else "s")
     if len(counts) > 1:
         patients = f"{counts[0]} to {counts[-1]} patients"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dtcflow.cells import single_malignant
 from dtcflow.evidence.adjust import MIN_KNOWN
 from dtcflow.evidence.contrasts import SMALL_SAMPLES, Floats, Layout, ThinnedDraws, tumour_patients
-from dtcflow.evidence.design import mixes_protocols
+from dtcflow.evidence.design import PROTOCOL, mixes_protocols
 from dtcflow.evidence.inference import MetaAnalysis, random_effects
 from dtcflow.evidence.layout import capped
 from dtcflow.evidence.marrow import MARROW_AXIS, MIN_REFERENCE, marrow_axis
@@ -179,12 +179,19 @@ def choose(
     )
 
 
-def depth_shares(totals: Floats, layout: Layout) -> Floats:
+def _of_usable(samples: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Samples without those of the group's cells in patients that have too few of them for a value."""
+    usable = layout.overview.loc[layout.overview["usable"].astype(bool), "patient_id"].astype(str)
+    return samples[(samples["side"] != 0) | samples["patient_id"].astype(str).isin(usable)]
+
+
+def depth_shares(totals: Floats, layout: Layout, protocol: NDArray[np.object_] | None = None) -> Floats:
     """Share of its transcripts each cell keeps so that both sides of a patient have the lower of their two medians.
 
     The unit of the claim is the spread of scores between reference cells, and scores spread more in deeper cells: were
     only the reference thinned, DTCs deeper than the primary would look more coherent than they are. Where a patient
-    lacks one side, the cohort's median of that side stands in; without a reference cell anywhere nothing is thinned.
+    lacks one side, the median over the patients of her protocol that have it stands in; where none has, nothing is
+    thinned.
 
     Parameters
     ----------
@@ -192,6 +199,8 @@ def depth_shares(totals: Floats, layout: Layout) -> Floats:
         Transcripts per cell of ``layout.table``.
     layout
         The cells.
+    protocol
+        Platform per cell, where known: reads and molecules have no common depth.
 
     Returns
     -------
@@ -200,14 +209,20 @@ def depth_shares(totals: Floats, layout: Layout) -> Floats:
     """
     share = np.ones(totals.size)
     patient, side = layout.patient, layout.side
-    if np.unique(side).size < 2:
-        return share
-    overall = [float(np.median(totals[side == k])) for k in (0, 1)]
-    for p in range(len(layout.patients)):
-        own = [(patient == p) & (side == k) for k in (0, 1)]
-        medians = [float(np.median(totals[mask])) if mask.any() else overall[k] for k, mask in enumerate(own)]
-        for mask, median in zip(own, medians, strict=True):
-            share[mask] = min(1.0, min(medians) / max(median, 1.0))
+    platform = np.full(totals.size, "") if protocol is None else protocol
+    people = range(len(layout.patients))
+    own = {(p, k): (patient == p) & (side == k) for p in people for k in (0, 1)}
+    depth = {key: float(np.median(totals[mask])) for key, mask in own.items() if mask.any()}
+    of = {key: set(platform[own[key]].tolist()) for key in depth}
+    for p in people:
+        here = {k: depth[p, k] for k in (0, 1) if (p, k) in depth}
+        for k in {0, 1} - set(here):
+            alike = [depth[other] for other in depth if other[1] == k and of[other] == of[p, 1 - k]]
+            if alike:
+                here[k] = float(np.median(alike))
+        for k in (0, 1):
+            if (p, k) in depth:
+                share[own[p, k]] = min(1.0, min(here.values()) / max(depth[p, k], 1.0))
     return share
 
 
@@ -239,10 +254,11 @@ def prepare(cohort: Cohort, how: Within, *, exclude: Sequence[str]) -> Prepared 
         return layout
     rows = layout.table["row"].to_numpy(dtype=np.int64)
     counts = cohort.take(rows)
+    protocol = cohort.cells.loc[rows, PROTOCOL].astype(str).to_numpy() if PROTOCOL in cohort.cells else None
     detected = np.diff(counts.indptr).astype(np.float64)
     totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     axis = marrow_axis(cohort, counts, layout, group=how.group, exclude=exclude, seed=seed)
-    counts = ThinnedDraws(counts, depth_shares(totals, layout), layout, seed=seed).whole(0)
+    counts = ThinnedDraws(counts, depth_shares(totals, layout, protocol), layout, seed=seed).whole(0)
     lognorm = log_normalise(counts)
     side = layout.side
     # without reference cells the group's own statistics are all there is to match random sets on
@@ -272,7 +288,7 @@ def prepare(cohort: Cohort, how: Within, *, exclude: Sequence[str]) -> Prepared 
         nuisance=np.column_stack(nuisance),
         median_genes=float(np.median(medians[0])),
         median_genes_reference=float(np.median(medians[1])) if medians[1] else float("nan"),
-        mixed_protocols=mixes_protocols(samples_of(cohort.cells, layout)),
+        mixed_protocols=mixes_protocols(_of_usable(samples_of(cohort.cells, layout), layout)),
     )
 
 

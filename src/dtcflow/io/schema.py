@@ -171,7 +171,8 @@ def violations(schema: Mapping[str, Any], instance: Any, *, where: str, row: int
             for name in error.validator_value:
                 if name not in error.instance:
                     leaf = error.schema["properties"][name]
-                    problems.append(Problem(where, "nothing", describe(leaf), "fill it in", row=row, key=name))
+                    missing = f"{key}.{name}" if key else name
+                    problems.append(Problem(where, "nothing", describe(leaf), "fill it in", row=row, key=missing))
             continue
         leaf = _leaf_of(schema, list(error.absolute_path)) or error.schema
         problems.append(Problem(where, _show(error.instance), describe(leaf), _fix(error, leaf, key), row=row, key=key))

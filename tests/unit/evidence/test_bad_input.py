@@ -72,6 +72,7 @@ def test_three_of_fifty_genes_are_low_coverage(lab):
     plan = with_claims(lab, {"id": "X1", "primary_signature": "MINE"})
     result = evaluate_plan(adata, cells, load_plan(plan), [*lab.panel, few], settings=QUICK, synonyms=lab.no_synonyms)
     assert "LOW_COVERAGE" in codes(result, "X1")
+    assert "NO_DATA" not in codes(result, "X1")  # what is missing are genes, not data
     assert np.isnan(claim(result, "X1")["p_value"])
     assert any("3 of 50 genes measured" in line for line in result.verdict["why"])
 

@@ -129,7 +129,7 @@ def test_depth_fractions_bring_the_deeper_side_to_the_lower_median():
         assert sides[0] == pytest.approx(sides[1])
 
 
-def test_unpaired_people_are_brought_to_one_depth_and_none_below_it():
+def test_unpaired_people_lose_what_they_have_beyond_the_depth_of_their_study():
     """A shallow patient of the deeper group keeps what she has; one share for the group would take nine tenths."""
     spec = [(f"D{i}", "marrow", f"D{i}_m", "malignant", 3) for i in range(3)]
     spec += [(f"P{i}", "primary", f"P{i}_p", "malignant", 3) for i in range(3)]

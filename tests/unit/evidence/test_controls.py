@@ -112,6 +112,13 @@ def test_a_test_that_cannot_reject_has_no_rate(plan):
     assert np.isnan(controls.random_set_control(plan.claim("P2"), null, 1.0, 5)["rate"])
 
 
+def test_differences_without_a_unit_have_no_rate(plan):
+    check = controls.SelfCheck(np.full((8, 50), np.nan), np.arange(8))
+    for row in controls.split_controls(plan.claim("P2"), plan.rules, check, seed=1):
+        assert np.isnan(row["rate"])
+        assert not row["ok"]
+
+
 @pytest.mark.parametrize(("hits", "high"), [(0, 0.0149), (10, 0.0833), (200, 1.0)])
 def test_nothing_rejected_is_a_small_rate_and_not_none(hits, high):
     found = controls.rejections(hits, 200)

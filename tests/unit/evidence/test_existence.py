@@ -262,6 +262,18 @@ def test_full_length_cells_must_be_as_deep_as_those_that_set_the_unit(found, lab
         assert judge_existence(plan.claim("P1"), deep, plan.rules, case, plate=True).decision.codes == codes
 
 
+def test_one_stray_cell_of_another_platform_confounds_nobody(plain):
+    own = dtcs(plain)
+    first = plain.cells.loc[own, "patient_id"] == plain.cells.loc[own, "patient_id"].iloc[0]
+    keep = np.setdiff1d(np.arange(len(plain.cells)), np.asarray(own)[first.to_numpy()][1:])
+    cells = plain.cells.assign(platform="droplet")
+    cells.loc[np.asarray(own)[first.to_numpy()][0], "platform"] = "plate"
+    some = replace(plain, cells=cells.loc[keep])
+    got = ex.evaluate_existence(some, replace(HOW, random_sets=20), signature=SIGNATURE, splits=1)
+    assert not got.mixed_protocols
+    assert got.patients["usable"].sum() == 7
+
+
 def test_cells_of_another_platform_are_noticed(plain):
     places = np.where(plain.cells["compartment"] == "marrow", "plate", "droplet")
     for platform, expected in (("droplet", False), (places, True)):

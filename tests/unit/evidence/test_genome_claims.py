@@ -89,6 +89,14 @@ def test_genomes_of_two_platforms_are_not_compared(plan, tmp_path):
     assert (one.decision.verdict, one.decision.codes) == ("INCONCLUSIVE", ("CONFOUNDED",))
 
 
+def test_a_patient_who_does_not_count_confounds_nobody(plan, tmp_path):
+    cells, paths = cells_and_files(tmp_path, keep=1.0, error=0.0)
+    few = (cells["patient_id"] == "P0") & (cells["compartment"] == "marrow")
+    cells = cells.assign(platform=np.where(few, "plate", "droplet"))
+    kept = cells[~few | ~few.duplicated()].reset_index(drop=True)
+    assert judged(plan, kept, paths)[1].decision.verdict == "NOT_SUPPORTED"
+
+
 def test_without_a_primary_genomes_have_no_ceiling(plan, tmp_path):
     cells, paths = cells_and_files(tmp_path, keep=1.0, error=0.0)
     one = judged(plan, cells[cells["compartment"] == "marrow"].reset_index(drop=True), paths)[1]

@@ -88,6 +88,12 @@ def test_droplets_that_a_tumour_cell_shares_prove_no_tumour_cell(plan):
     both = identity_share(pd.concat([cells, doublets]), claim, plan.rules)
     pd.testing.assert_frame_equal(both.patients, alone.patients)
     assert both.n_malignant == alone.n_malignant == 48
+    # nor do those that were not called fail it: who is left out must not hang on the call
+    uncalled = cells[cells["malignant_call"] == "normal"].assign(arbitration="doublet", p_doublet=0.99)
+    single = cells.assign(arbitration="single", p_doublet=0.0)
+    pd.testing.assert_frame_equal(
+        identity_share(pd.concat([single, *[uncalled] * 9]), claim, plan.rules).patients, alone.patients
+    )
     shared = cells.assign(malignant_class="malignant_doublet")
     judged = judge_identity(claim, plan.rules, identity_share(shared, claim, plan.rules))
     assert judged.decision.verdict == "INCONCLUSIVE"

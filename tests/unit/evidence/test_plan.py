@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from dtcflow.contracts import InputError
-from dtcflow.evidence.plan import canonical_sha256, load_plan
+from dtcflow.evidence.plan import canonical_sha256, examine_plan, load_plan
 from dtcflow.evidence.plan_checks import check_plan
 from dtcflow.io.schema import load_schema
 from dtcflow.scores.signatures import GeneSet, load_markers, load_panel
@@ -127,3 +127,75 @@ def test_every_leaf_of_the_schema_is_described_and_every_plan_line_teaches(lab):
     text = lab.plan_path.read_text()
     rules = text[text.index("rules:") : text.index("claims:\n")].splitlines()[1:]
     assert [line for line in rules if line.strip() and "#" not in line] == []
+
+
+def more(lab, *claims):
+    """The shipped plan and these claims; what an entry does not say is that of a sound claim."""
+    sound = {"title": "own", "role": "context", "family": "secondary", "primary_signature": "A"}
+    values = lab.plan_values()
+    return values | {"claims": [*values["claims"], *({**sound, **claim} for claim in claims)]}
+
+
+def told(values):
+    plan, problems = examine_plan(values, where="claims")
+    return plan, [str(problem.key).split(",")[0] for problem in problems]
+
+
+def test_a_claim_that_is_not_evaluated_stays_in_the_plan(lab):
+    values = more(lab, {"id": "X1", "evaluated": False, "family": "none", "of": "P9"})
+    plan, problems = told(values)
+    assert not problems
+    assert "X1" in [claim.id for claim in plan.claims]
+    assert load_plan(values).sha256 == plan.sha256
+
+
+def test_claims_about_a_broken_one_go_with_it_without_a_word(lab):
+    chain = {"test": "specificity", "purged_signatures": ["A"], "exceeded_signatures": ["B"]}
+    broken = {"id": "X0", "colour": "red"}
+    values = more(lab, broken, {"id": "X1", "of": "X0", **chain}, {"id": "X2", "of": "X1", **chain}, {"id": "X3"})
+    plan, problems = told(values)
+    assert problems[0] == "claim X0"
+    assert {"X0", "X1", "X2"}.isdisjoint(claim.id for claim in plan.claims)
+    assert "X3" in [claim.id for claim in plan.claims]
+
+
+@pytest.mark.parametrize("broken", [{"role": "suporting"}, {"id": "1"}, {"title": None}, {"test": "outcome"}])
+def test_one_broken_claim_hides_no_other(lab, broken):
+    values = more(lab, {"id": "X0"} | broken, {"id": "X1", "contrast": {"a": "PT", "b": "PT"}})
+    plan, problems = told(values)
+    assert len(problems) == 2
+    assert problems[1] == "claim X1"
+    assert plan is not None
+
+
+def test_two_claims_without_a_title_are_two_problems(lab):
+    values = more(lab, {"id": "X0"}, {"id": "X1"})
+    for claim in values["claims"][-2:]:
+        del claim["title"]
+    assert told(values)[1] == ["claim X0", "claim X1"]
+
+
+@pytest.mark.parametrize("block", ["gates", "necessary"])
+def test_a_broken_claim_is_not_missed_in_the_hypothesis(lab, block):
+    values = lab.plan_values()
+    name = values["hypothesis"][block][0]
+    next(claim for claim in values["claims"] if claim["id"] == name)["colour"] = "red"
+    assert told(values)[1][0] == f"claim {name}"
+    assert not [key for key in told(values)[1] if key.startswith("hypothesis")]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [{"claims.99": 1}, {"claims.99.sesoi": 1}, {"claims": {"0": {"sesoi": float("nan")}}}, {"claims": [3, None]}],
+)
+def test_no_plan_is_too_strange_to_be_told(lab, strange):
+    _, problems = told(lab.plan_values() | strange)
+    assert problems
+    with pytest.raises(InputError):
+        load_plan(lab.plan_values() | strange)
+
+
+def test_the_ceiling_of_genomes_is_that_of_the_primary(lab):
+    own = {"id": "X1", "test": "dissimilarity", "direction": "less", "sesoi": 0.5, "primary_signature": ""}
+    for group, problems in (("PT", []), ("NE", ["claim X1"]), ("MET", ["claim X1"])):
+        assert told(more(lab, own | {"contrast": {"a": "DTC", "b": group}}))[1] == problems

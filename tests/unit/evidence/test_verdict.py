@@ -82,6 +82,8 @@ def test_the_sentence_names_the_fewest_patients_a_claim_rests_on(plan):
         found[name] = replace(found[name], row=found[name].row | {"n_patients": n})
     decision = hypothesis_decision(plan, found)
     assert sentence(plan, found, decision).startswith("Across 7 to 12 patients the expression")
+    found["P1"] = judged(plan)["P1"]  # not evaluated: rests on nobody
+    assert "over 7 patients" in sentence(plan, found, hypothesis_decision(plan, found))
 
 
 def test_a_claim_that_is_not_evaluated_says_so(plan):

@@ -73,6 +73,10 @@ def test_both_sides_come_to_the_lower_depth_of_their_patient():
     # B has no primary: her cells come to the depth of the others' primaries, in whose spread they are measured
     deep = np.where(layout.side == 0, 8000.0, 2000.0)
     assert within.depth_shares(deep, layout) == pytest.approx(np.where(layout.side == 0, 0.25, 1))
+    # reads have no depth in common with molecules: nobody on her platform has a primary, so B keeps what she has
+    platform = np.where(layout.table["patient_id"] == "B", "plate", "droplet")
+    mixed = within.depth_shares(deep, layout, platform)
+    assert mixed == pytest.approx(np.where((layout.side == 0) & (platform == "droplet"), 0.25, 1))
     alone = within.choose(CELLS[CELLS["compartment"] == "marrow"], **OPTIONS)
     assert (within.depth_shares(np.full(len(alone.table), 500.0), alone) == 1).all()
 
