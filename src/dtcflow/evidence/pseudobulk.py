@@ -104,7 +104,7 @@ def pseudobulk(
     matrix = sp.csr_matrix(adata.layers[COUNTS])
     malignant = single_malignant(table)
     if leave_out:
-        malignant &= ~table["sample_id"].astype(str).isin(leave_out).to_numpy(dtype=bool)
+        malignant = malignant & ~table["sample_id"].astype(str).isin(leave_out).to_numpy(dtype=bool)
     patient, compartment = table["patient_id"].astype(str).to_numpy(), table["compartment"].astype(str).to_numpy()
     sums, names, sizes = [], [], []
     for name in tumour_patients(table):
