@@ -353,20 +353,7 @@ def _prerank(genes: pd.DataFrame, sets: dict[str, list[str]], *, seed: int, perm
     )
 
 
-def compare_pseudobulk(
-    adata: ad.AnnData,
-    cells: pd.DataFrame,
-    panel: Iterable[GeneSet],
-    *,
-    a: str = "DTC",
-    b: str = "PT",
-    leave_out: Collection[str] = (),
-    seed: int = 0,
-) -> Comparison:
-    """Compare group a with group b: genes by :func:`compare_genes`, pathways by :func:`rank_pathways`.
-
-    Parameters are those of :func:`pseudobulk`; ``seed`` starts the random streams.
-    """
-    bulk = pseudobulk(adata, cells, a=a, b=b, leave_out=leave_out)
+def compare_pseudobulk(bulk: Pseudobulk, panel: Iterable[GeneSet], *, seed: int = 0) -> Comparison:
+    """Compare group a with group b: genes by :func:`compare_genes`, pathways by :func:`rank_pathways`."""
     genes = compare_genes(bulk)
     return Comparison(genes, rank_pathways(bulk, genes, list(panel), seed=seed))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -27,7 +26,6 @@ from dtcflow.evidence.pseudobulk import (
     Pseudobulk,
     directed_sets,
     log2_cpm,
-    pseudobulk,
     tested_genes,
     thinned_draws,
 )
@@ -171,7 +169,7 @@ def score_pseudobulks(
     weights
         Weights of the stemness index by symbol; without them its row says so.
     seed
-        Of the sign-flip test (more than 12 patients).
+        Of the draws at one depth, and of the sign-flip test (more than 12 patients).
 
     Returns
     -------
@@ -225,21 +223,3 @@ def _stemness(
         return _empty(f"not computed: {error}", n, [STEMNESS_INDEX])
     n_genes = len(set(genes) & set(weights.index))
     return _table(bulk, _Scored(STEMNESS_INDEX, [STEMNESS_INDEX], [n_genes], values), seed)
-
-
-def score_cohort_pseudobulks(
-    adata: ad.AnnData,
-    cells: pd.DataFrame,
-    panel: Iterable[GeneSet],
-    *,
-    a: str = "DTC",
-    b: str = "PT",
-    leave_out: Collection[str] = (),
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Sum the malignant cells of each patient and compartment and score them.
-
-    Parameters are those of :func:`dtcflow.evidence.pseudobulk.pseudobulk`, the result that of
-    :func:`score_pseudobulks`.
-    """
-    return score_pseudobulks(pseudobulk(adata, cells, a=a, b=b, leave_out=leave_out), list(panel), seed=seed)

@@ -61,7 +61,7 @@ def test_too_few_pairs_end_with_a_status_not_a_crash(tmp_path, empty):
     adata, cells = tiny()
     if empty:
         cells["malignant_call"] = "normal"
-    result = pb.compare_pseudobulk(adata, cells, [GeneSet("S", ("x", "y"))])
+    result = pb.compare_pseudobulk(pb.pseudobulk(adata, cells), [GeneSet("S", ("x", "y"))])
     n = 0 if empty else 2
     assert result.genes["status"].tolist() == [f"needs 3 paired patients, found {n}"]
     assert list(result.genes.columns) == list(pb.GENE_COLUMNS)
